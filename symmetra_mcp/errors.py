@@ -1,0 +1,137 @@
+"""Every exception that symmetra-mcp raises.
+
+```
+SymmetraError
+├─ ConfigError
+├─ RuleFileError
+├─ SpaceMismatchError
+├─ ProviderError
+│  ├─ ProviderNotInstalledError (also ImportError)
+│  ├─ ProviderAuthError
+│  ├─ RateLimitError
+│  ├─ ProviderUnavailableError
+│  ├─ InvalidEmbeddingError
+│  └─ NoProviderError
+└─ StoreError
+   ├─ StoreUnavailableError
+   ├─ SchemaError
+   └─ RuleNotFoundError
+```
+
+A message says what went wrong, where, and the next step. It never holds a key, a header or the text of a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from symmetra_mcp.spaces import EmbeddingSpace
+
+
+class SymmetraError(Exception):
+    """Base of every error of ours: catching it catches all that symmetra-mcp raises on purpose."""
+
+
+class ConfigError(SymmetraError):
+    """A setting is missing or wrong; the message names the variable and what it accepts."""
+
+
+class RuleFileError(SymmetraError):
+    """A rule file, or the path given for one, can't be read; the message names the path."""
+
+
+class SpaceMismatchError(SymmetraError):
+    """Vectors of two embedding spaces met; the message names the command that repairs it.
+
+    Attributes:
+        expected: The space that the store compares in.
+        actual: The space that the vectors came from.
+    """
+
+    def __init__(self, expected: EmbeddingSpace, actual: EmbeddingSpace) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"vectors of {actual} can't be compared with vectors of {expected}: they are numbers of different models. "
+            "Run `symmetra-mcp reembed` to embed every rule with the present provider"
+        )
+
+
+class ProviderError(SymmetraError):
+    """An embedding provider failed.
+
+    Attributes:
+        provider: The vendor's name, such as `openai` or `local`.
+        model: The vendor's id of the model.
+    """
+
+    def __init__(self, message: str, *, provider: str, model: str = "") -> None:
+        self.provider = provider
+        self.model = model
+        super().__init__(message)
+
+
+class ProviderNotInstalledError(ProviderError, ImportError):
+    """The package of a provider is not installed; the message names the command that installs it."""
+
+
+class ProviderAuthError(ProviderError):
+    """The provider refused the key. Never retried."""
+
+
+class RateLimitError(ProviderError):
+    """The provider's limit is reached.
+
+    Attributes:
+        retry_after_s: Seconds to wait by the provider's own figure, or `None` where it gave none.
+    """
+
+    def __init__(self, message: str, *, provider: str, model: str = "", retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message, provider=provider, model=model)
+
+
+class ProviderUnavailableError(ProviderError):
+    """The provider can't answer now: a timeout, no connection, a server error, a model file that can't be read."""
+
+
+class InvalidEmbeddingError(ProviderError):
+    """The provider answered with something that is no embedding: wrong count, wrong length, not finite, all zero."""
+
+
+class NoProviderError(ProviderError):
+    """No provider could be used.
+
+    Attributes:
+        causes: One error for each provider tried.
+    """
+
+    def __init__(self, message: str, *, causes: Sequence[ProviderError] = ()) -> None:
+        self.causes = tuple(causes)
+        super().__init__(message, provider="auto")
+
+
+class StoreError(SymmetraError):
+    """The rule store failed."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store can't be opened, read or written now; nothing was lost."""
+
+
+class SchemaError(StoreError):
+    """The store's schema is not what this version needs."""
+
+
+class RuleNotFoundError(StoreError):
+    """No rule has this id.
+
+    Attributes:
+        rule_id: The id that was asked for.
+    """
+
+    def __init__(self, rule_id: str, message: str) -> None:
+        self.rule_id = rule_id
+        super().__init__(message)

@@ -1,0 +1,1 @@
+"""Embedding providers: one vendor a module, each imported only when it is chosen."""

@@ -1,0 +1,122 @@
+"""What every embedding provider is, and the one place that checks what a provider answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from symmetra_mcp.errors import InvalidEmbeddingError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from symmetra_mcp.spaces import EmbeddingSpace
+    from symmetra_mcp.types import InputType
+
+UNIT_LENGTH_TOLERANCE = 1e-3
+"""How far from 1 the length of a normalized vector may be: float32 sums over 3,072 numbers stay well inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors with the space they belong to.
+
+    Attributes:
+        vectors: Shape `(n, space.dimensions)`, float32, in the order of the texts.
+        space: Which vectors they may be compared with.
+    """
+
+    vectors: NDArray[np.float32]
+    space: EmbeddingSpace
+
+
+class EmbeddingProvider(ABC):
+    """Turns texts into vectors of one space.
+
+    A vendor implements `_embed`. Constructors do no I/O: models are loaded and connections opened at first use or by
+    `warm_up`.
+    """
+
+    @property
+    @abstractmethod
+    def space(self) -> EmbeddingSpace:
+        """The space that every vector of this provider belongs to."""
+
+    @property
+    @abstractmethod
+    def max_input_tokens(self) -> int:
+        """Tokens of one text that the model reads; what follows is not in the vector."""
+
+    @abstractmethod
+    async def _embed(self, texts: Sequence[str], input_type: InputType) -> NDArray[np.float32]:
+        """Embed `texts`, in order; the caller checks the answer."""
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+        """Embed rule texts for storage, in input order.
+
+        Returns:
+            `vectors` of shape `(len(texts), space.dimensions)`, float32, unit length.
+
+        Raises:
+            ProviderError: The provider could not answer, or answered with something that is no embedding.
+        """
+        return await self._checked(texts, "document")
+
+    async def embed_query(self, text: str) -> Embeddings:
+        """Embed one search query.
+
+        Returns:
+            `vectors` of shape `(1, space.dimensions)`, float32, unit length.
+
+        Raises:
+            ProviderError: The provider could not answer, or answered with something that is no embedding.
+        """
+        return await self._checked([text], "query")
+
+    async def warm_up(self) -> None:
+        """Do now what the first call would do: load the model, open the connection. Safe to call twice."""
+
+    async def aclose(self) -> None:
+        """Release what `warm_up` took. Safe to call twice."""
+
+    async def _checked(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
+        import numpy as np
+
+        if not texts:
+            return Embeddings(np.empty((0, self.space.dimensions), np.float32), self.space)
+        return checked(await self._embed(texts, input_type), len(texts), self.space)
+
+
+def checked(vectors: NDArray[np.float32], count: int, space: EmbeddingSpace) -> Embeddings:
+    """Check an answer against what was asked for, once for all vendors.
+
+    Args:
+        vectors: What the vendor answered.
+        count: How many texts were sent.
+        space: The space the answer should belong to.
+
+    Raises:
+        InvalidEmbeddingError: Wrong count or length, numbers that are not finite, a zero vector, or not unit length.
+    """
+    import numpy as np
+
+    def invalid(problem: str) -> InvalidEmbeddingError:
+        return InvalidEmbeddingError(
+            f"{space.provider} model {space.model!r} answered with {problem}; nothing of it was stored",
+            provider=space.provider,
+            model=space.model,
+        )
+
+    if vectors.shape != (count, space.dimensions):
+        raise invalid(f"shape {vectors.shape} where {(count, space.dimensions)} was asked for")
+    if not np.isfinite(vectors).all():
+        raise invalid("numbers that are not finite")
+    lengths = np.linalg.norm(vectors, axis=1)
+    if (lengths == 0).any():
+        raise invalid("a zero vector")
+    if space.normalized and (np.abs(lengths - 1) > UNIT_LENGTH_TOLERANCE).any():
+        raise invalid(f"vectors of length {lengths.min():.4f} to {lengths.max():.4f} where 1 was expected")
+    return Embeddings(np.ascontiguousarray(vectors, dtype=np.float32), space)

@@ -1,0 +1,1 @@
+"""Rule stores: where rules, passages and vectors are kept, and where they are matched."""
