@@ -117,6 +117,7 @@ class Rule:
         return self.sources[0].heading_path if self.sources else ()
 
 
+Detail = str | int | float | bool | None
 ComponentStatus = Literal["healthy", "degraded", "unhealthy"]
 
 

@@ -76,10 +76,10 @@ class EmbeddingProvider(ABC):
         """
         return await self._checked([text], "query")
 
-    async def warm_up(self) -> None:
+    async def warm_up(self) -> None:  # noqa: B027 - a hook that a provider may leave as it is
         """Do now what the first call would do: load the model, open the connection. Safe to call twice."""
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027 - a hook that a provider may leave as it is
         """Release what `warm_up` took. Safe to call twice."""
 
     async def _checked(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
