@@ -1,0 +1,112 @@
+"""The texts of a rule that are embedded and matched: passages for meaning, weighted fields for words.
+
+The bundled model reads 256 word pieces and ignores the rest, so a long rule is embedded in several passages, each with
+the rule's headings and title before it: "Keep it short" alone would be found by nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from symmetra_mcp.words import TermCounts, count_terms
+
+if TYPE_CHECKING:
+    from symmetra_mcp.types import Rule
+
+PASSAGE_TOKENS = 220
+"""Estimated word pieces in a passage: the bundled model reads 254, and the estimate may be a tenth off."""
+MAX_PASSAGES = 32
+"""No rule needs more: 32 passages are some 20 pages. What follows is still found by its words."""
+TITLE_WEIGHT = 2.0
+"""Weight of a word in the title; in rules that people wrote, 2 and 3 do the same and more does harm."""
+
+_PIECE = re.compile(r"[A-Za-z]+|\d|[^\W\d_a-zA-Z]|[^\w\s]|_")
+_BREAK = re.compile(r"(?<=\n)|(?<=[.!?;:])\s+|(?<=[\u3002\uff01\uff1f\uff1b])")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One text to embed.
+
+    Attributes:
+        text: What the model reads.
+        content_hash: 32 hexadecimal digits; equal exactly when the texts are.
+    """
+
+    text: str
+    content_hash: str
+
+
+def content_hash(text: str) -> str:
+    """The key of a text's vector inside a space: 128 bits of SHA-256, as hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def estimate_word_pieces(text: str) -> int:
+    """How many word pieces a text has, give or take a tenth; no tokenizer is loaded."""
+    return sum(math.ceil(len(piece) / 6) for piece in _PIECE.findall(text))
+
+
+def passages(rule: Rule) -> list[Passage]:
+    """The texts to embed for a rule, in order; at least one."""
+    head = _head(rule)
+    body = "\n\n".join(part for part in (rule.guidance.strip(), rule.rationale.strip()) if part)
+    room = max(PASSAGE_TOKENS - estimate_word_pieces(head), PASSAGE_TOKENS // 2)
+    texts = [f"{head}. {chunk}" if chunk else head for chunk in _chunks(body, room)]
+    return [Passage(text, content_hash(text)) for text in dict.fromkeys(texts[:MAX_PASSAGES])]
+
+
+def passage_body(rule: Rule, text: str) -> str:
+    """A passage's own words, without the headings and title that stand before it."""
+    return text.removeprefix(f"{_head(rule)}. ")
+
+
+def rule_terms(rule: Rule) -> TermCounts:
+    """The search terms of a rule, each weighted by the field it stands in."""
+    return count_terms(
+        [
+            (rule.title, TITLE_WEIGHT),
+            (rule.guidance, 1.0),
+            (rule.rationale, 1.0),
+            (" ".join(rule.keywords), 1.0),
+            (" ".join(rule.heading_path), 1.0),
+            (rule.rule_id.replace("-", " "), 1.0),
+        ]
+    )
+
+
+def _head(rule: Rule) -> str:
+    headings = [heading for heading in rule.heading_path if heading and heading != rule.title]
+    return " > ".join([*headings[-2:], rule.title]).strip() or rule.rule_id
+
+
+def _chunks(text: str, room: int) -> Iterator[str]:
+    chunk: list[str] = []
+    used = 0
+    for piece in _pieces(text, room):
+        size = estimate_word_pieces(piece)
+        if chunk and used + size > room:
+            yield "".join(chunk).strip()
+            chunk, used = [], 0
+        chunk.append(piece)
+        used += size
+    yield "".join(chunk).strip()
+
+
+def _pieces(text: str, room: int) -> Iterator[str]:
+    """Lines and sentences, and slices of a sentence that alone is longer than a passage."""
+    start = 0
+    for match in [*_BREAK.finditer(text), None]:
+        end = match.end() if match else len(text)
+        piece = text[start:end]
+        start = end
+        if estimate_word_pieces(piece) <= room:
+            yield piece
+        else:
+            width = max(1, len(piece) * room // (estimate_word_pieces(piece) + 1))
+            yield from (piece[i : i + width] for i in range(0, len(piece), width))

@@ -1,0 +1,104 @@
+"""Make a space complete: the one operation behind a first import, a changed rule and a change of provider.
+
+Only what is missing is embedded, page by page, so a run that was killed is resumed by running it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from symmetra_mcp.providers.base import EmbeddingProvider
+    from symmetra_mcp.spaces import EmbeddingSpace
+    from symmetra_mcp.stores.base import RuleStore
+
+PAGE_SIZE = 64
+"""Texts embedded between two commits: what a killed run embeds again at most. Some one and a half seconds of work."""
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with the texts done and the texts to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReembedReport:
+    """What a run did, counted from what the store holds afterwards.
+
+    Attributes:
+        embedded: Texts embedded and stored by this run.
+        missing: Texts still without a vector; with `dry_run`, those that a run would embed.
+        passages: Distinct texts that the rules need embedded.
+        switched_from: The space that was active before, where this run changed it.
+    """
+
+    space: EmbeddingSpace
+    embedded: int
+    missing: int
+    passages: int
+    dry_run: bool = False
+    switched_from: EmbeddingSpace | None = None
+
+
+async def complete_space(
+    store: RuleStore,
+    provider: EmbeddingProvider,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> ReembedReport:
+    """Embed every text that has no vector in the provider's space, then make that space the active one.
+
+    Args:
+        store: Holds the rules.
+        provider: Embeds them.
+        force: Embed the texts that have a vector too.
+        dry_run: Count only.
+        on_progress: Hears after every page.
+
+    Raises:
+        ProviderError: The provider failed; what was embedded before is kept.
+        StoreError: The store failed.
+    """
+    space = provider.space
+    passages, missing = await _outstanding(store, space)
+    if dry_run:
+        return ReembedReport(space, 0, passages if force else missing, passages, dry_run=True)
+    async with store.exclusive("embedding"):
+        active = await store.active_space()
+        if active is None:
+            await store.activate_space(space)  # nothing to lose: searches use vectors as they arrive
+        embedded = await _embed_all(store, provider, force=force, on_progress=on_progress)
+        passages, missing = await _outstanding(store, space)
+        switched = active is not None and active != space and missing == 0
+        if switched:
+            await store.activate_space(space)
+    return ReembedReport(space, embedded, missing, passages, switched_from=active if switched else None)
+
+
+async def _embed_all(
+    store: RuleStore, provider: EmbeddingProvider, *, force: bool, on_progress: ProgressCallback | None
+) -> int:
+    passages, missing = await _outstanding(store, provider.space)
+    total = passages if force else missing
+    embedded, after = 0, ""
+    while True:
+        page, after = await store.missing_passages(provider.space, after=after, limit=PAGE_SIZE, again=force)
+        if not page:
+            return embedded
+        embeddings = await provider.embed_documents([passage.text for passage in page])
+        await store.put_vectors([passage.content_hash for passage in page], embeddings)
+        embedded += len(page)
+        if on_progress is not None:
+            on_progress(embedded, max(total, embedded))
+
+
+async def _outstanding(store: RuleStore, space: EmbeddingSpace) -> tuple[int, int]:
+    """Distinct texts that the rules need, and how many of them this space lacks."""
+    statuses = await store.space_statuses()
+    for status in statuses:
+        if status.space == space:
+            return status.passages, status.missing
+    passages = await store.count_passages()
+    return passages, passages

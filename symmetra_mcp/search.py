@@ -1,0 +1,297 @@
+"""From a question to the few rules that answer it.
+
+Knows the two contracts only, a provider's and a store's. A provider that is down never makes an answer wrong: words
+alone answer then, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from symmetra_mcp.errors import ProviderError, SpaceMismatchError, SymmetraError
+from symmetra_mcp.passages import passage_body
+from symmetra_mcp.scopes import relative_path, tech_stacks_of
+from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter
+from symmetra_mcp.tokens import cut_to_tokens, estimate_tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from symmetra_mcp.providers.base import EmbeddingProvider
+    from symmetra_mcp.spaces import EmbeddingSpace
+    from symmetra_mcp.stores.base import RuleStore
+    from symmetra_mcp.types import Priority, Rule
+
+DEFAULT_LIMIT = 5
+MAX_LIMIT = 50
+DEFAULT_MAX_TOKENS = 2000
+MIN_MAX_TOKENS = 100
+MAX_QUERY_CHARACTERS = 20_000
+"""Some 500 lines of code; what is longer is no question."""
+
+MIN_SIMILARITY = {"local/all-MiniLM-L6-v2@384": 0.4}
+"""By space: the best cosine below which nothing applies. 19 of 20 answerable questions reach it."""
+_CANDIDATES_PER_HIT = 3
+_MIN_CANDIDATES = 20
+_LONGEST_GUIDANCE = 400
+"""Tokens of guidance from which a rule of several passages answers with its best passage."""
+_HIT_OVERHEAD = 60
+"""Tokens of a hit beside its guidance: title, source, why it matched."""
+_SAME_SHARE = 0.85
+"""Share of common words from which two rules say the same."""
+_BELOW_SHOWN = 3
+_WORD = re.compile(r"\w+")
+
+Mode = Literal["hybrid", "words"]
+OmittedReason = Literal["duplicate", "budget"]
+
+
+class QueryError(SymmetraError, ValueError):
+    """The question can't be searched for; the message says what to send instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """A question and what may answer it.
+
+    Attributes:
+        query: What the asker is about to do, in words or code.
+        project_ids: Projects to search; empty for all.
+        preferred_project_ids: Projects whose rules go first where others fit about as well.
+        category: One category, or empty for all.
+        min_priority: This priority or a higher one.
+        tech_stacks: Rules of one of these, and rules that name none; empty for all.
+        file_path: File in hand: rules for other files are left out, its tech stack is preferred.
+        root: Folder that globs are relative to, for an absolute `file_path`.
+        limit: Most hits to return.
+        max_tokens: Most tokens that the hits may take together.
+    """
+
+    query: str
+    project_ids: tuple[str, ...] = ()
+    preferred_project_ids: tuple[str, ...] = ()
+    category: str = ""
+    min_priority: Priority = "low"
+    tech_stacks: tuple[str, ...] = ()
+    file_path: str = ""
+    root: str = ""
+    limit: int = DEFAULT_LIMIT
+    max_tokens: int = DEFAULT_MAX_TOKENS
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            raise QueryError("the query is empty: say in a sentence what is about to be written or decided")
+        if len(self.query) > MAX_QUERY_CHARACTERS:
+            raise QueryError(
+                f"the query has {len(self.query):,} characters, at most {MAX_QUERY_CHARACTERS:,} are read: "
+                "send the few lines that matter, or a sentence about them"
+            )
+        if not 1 <= self.limit <= MAX_LIMIT:
+            raise QueryError(f"limit must be 1 to {MAX_LIMIT}, got {self.limit}")
+        if self.max_tokens < MIN_MAX_TOKENS:
+            raise QueryError(f"max_tokens must be at least {MIN_MAX_TOKENS}, got {self.max_tokens}")
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a rule matched.
+
+    Attributes:
+        meaning: Whether its meaning is close to the question's.
+        words: Search terms of the question that it holds.
+        glob: Its glob that the file in hand matched, or empty.
+    """
+
+    meaning: bool
+    words: tuple[str, ...]
+    glob: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleMatch:
+    """A rule that answers.
+
+    Attributes:
+        guidance: The rule's text, or its best passage where `excerpt` is set.
+        score: Fused from meaning and words; compares hits of one answer only.
+        similarity: Cosine with the question, -1 to 1; `None` where meaning could not be compared.
+        also: Rules that say the same, folded into this one.
+    """
+
+    rule: Rule
+    guidance: str
+    excerpt: bool
+    score: float
+    similarity: float | None
+    why: Why
+    also: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """A rule that fits and is not in the answer.
+
+    Attributes:
+        reason: `duplicate` of the rule `of`, or over the token `budget`.
+        tokens: What it would have taken.
+    """
+
+    rule: Rule
+    reason: OmittedReason
+    tokens: int = 0
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """What a search found, and how far to trust it.
+
+    Attributes:
+        hits: Best first; empty when nothing applies.
+        below: Best rules when nothing applies: near, not near enough.
+        omitted: Rules that fit and were left out.
+        mode: `hybrid`, or `words` when meaning could not be compared.
+        degraded: Why not everything was used, in plain words; empty when it was.
+        space: Where meaning was compared, or `None`.
+        considered: Rules that passed the filters.
+        out_of_scope: Rules left out because they are about other files.
+        min_similarity: Cosine that the best rule had to reach.
+        tokens: Estimate of what the hits take.
+    """
+
+    hits: tuple[RuleMatch, ...]
+    below: tuple[RuleMatch, ...]
+    omitted: tuple[Omitted, ...]
+    mode: Mode
+    degraded: str
+    space: EmbeddingSpace | None
+    considered: int
+    out_of_scope: int
+    min_similarity: float | None
+    tokens: int
+
+
+async def search(store: RuleStore, provider: EmbeddingProvider, request: SearchRequest) -> SearchAnswer:
+    """Find the rules that matter for a question.
+
+    Raises:
+        StoreError: The store failed: an outage is no empty answer.
+    """
+    query = _match_query(request)
+    degraded = ""
+    active = await store.active_space()
+    try:
+        if active is not None and active != provider.space:
+            raise SpaceMismatchError(expected=active, actual=provider.space)
+        embeddings = await provider.embed_query(request.query)
+        found = await store.match(_with_vector(query, embeddings.vectors[0], embeddings.space))
+        space = embeddings.space
+    except (ProviderError, SpaceMismatchError) as exc:
+        degraded = f"meaning could not be compared: {exc}"
+        found = await store.match(query)
+        space = None
+    if found.considered and found.best_similarity is None and not degraded:
+        degraded = "no rule is embedded yet: run `symmetra-mcp reembed`"
+        space = None
+    elif found.unembedded:
+        degraded = f"{found.unembedded} of {found.considered} rules are not embedded yet and match by their words alone"
+    return _answer(request, found, space, degraded)
+
+
+def _match_query(request: SearchRequest) -> MatchQuery:
+    path = relative_path(request.file_path, request.root) if request.file_path else ""
+    return MatchQuery(
+        text=request.query,
+        rule_filter=RuleFilter(
+            project_ids=request.project_ids,
+            category=request.category,
+            min_priority=request.min_priority,
+            tech_stacks=request.tech_stacks,
+            path=path,
+        ),
+        preferred_tech_stacks=() if request.tech_stacks else tech_stacks_of(path),
+        preferred_project_ids=request.preferred_project_ids,
+        limit=max(request.limit * _CANDIDATES_PER_HIT, _MIN_CANDIDATES),
+    )
+
+
+def _with_vector(query: MatchQuery, vector: NDArray[np.float32], space: EmbeddingSpace) -> MatchQuery:
+    return replace(query, vector=vector, space=space)
+
+
+def _answer(request: SearchRequest, found: Matches, space: EmbeddingSpace | None, degraded: str) -> SearchAnswer:
+    threshold = MIN_SIMILARITY.get(space.space_id) if space is not None else None
+    applies = threshold is None or found.best_similarity is None or found.best_similarity >= threshold
+    folded, duplicates = _fold(found.candidates, request.limit if applies else _BELOW_SHOWN)
+    ranked = [_rule_match(candidate, also, threshold) for candidate, also in folded]
+    hits, over_budget, tokens = _fit(ranked, request.max_tokens) if applies else ([], [], 0)
+    return SearchAnswer(
+        hits=tuple(hits),
+        below=() if applies else tuple(ranked),
+        omitted=(*over_budget, *duplicates) if applies else (),
+        mode="words" if space is None else "hybrid",
+        degraded=degraded,
+        space=space,
+        considered=found.considered,
+        out_of_scope=found.out_of_scope,
+        min_similarity=threshold,
+        tokens=tokens,
+    )
+
+
+def _fold(candidates: Iterable[Candidate], limit: int) -> tuple[list[tuple[Candidate, list[Rule]]], list[Omitted]]:
+    """The best `limit` candidates that differ, each with the rules that say the same."""
+    kept: list[tuple[Candidate, list[Rule], frozenset[str]]] = []
+    duplicates: list[Omitted] = []
+    for candidate in candidates:
+        words = frozenset(_WORD.findall(candidate.rule.guidance.lower()))
+        same = next((entry for entry in kept if _says_the_same(words, entry[2])), None)
+        if same is not None:
+            same[1].append(candidate.rule)
+            duplicates.append(Omitted(candidate.rule, "duplicate", of=same[0].rule.rule_id))
+        elif len(kept) < limit:
+            kept.append((candidate, [], words))
+    return [(candidate, also) for candidate, also, _ in kept], duplicates
+
+
+def _says_the_same(words: frozenset[str], others: frozenset[str]) -> bool:
+    union = len(words | others)
+    return bool(union) and len(words & others) / union >= _SAME_SHARE
+
+
+def _rule_match(candidate: Candidate, also: Sequence[Rule], threshold: float | None) -> RuleMatch:
+    rule = candidate.rule
+    excerpt = bool(candidate.passage) and estimate_tokens(rule.guidance) > _LONGEST_GUIDANCE
+    close = candidate.similarity is not None and (threshold is None or candidate.similarity >= threshold)
+    return RuleMatch(
+        rule=rule,
+        guidance=passage_body(rule, candidate.passage) if excerpt else rule.guidance,
+        excerpt=excerpt,
+        score=candidate.score,
+        similarity=candidate.similarity,
+        why=Why(meaning=close, words=candidate.terms, glob=candidate.matched_glob),
+        also=tuple(also),
+    )
+
+
+def _fit(ranked: Sequence[RuleMatch], max_tokens: int) -> tuple[list[RuleMatch], list[Omitted], int]:
+    """What fits the budget, in order; the best rule always does, cut if it must be."""
+    hits: list[RuleMatch] = []
+    omitted: list[Omitted] = []
+    used = 0
+    for match in ranked:
+        size = estimate_tokens(match.guidance) + _HIT_OVERHEAD
+        fitting = match
+        if not hits and size > max_tokens:
+            guidance = cut_to_tokens(match.guidance, max(max_tokens - _HIT_OVERHEAD, MIN_MAX_TOKENS // 2))
+            fitting, size = replace(match, guidance=guidance, excerpt=True), max_tokens
+        if used + size > max_tokens:
+            omitted.append(Omitted(match.rule, "budget", tokens=size))
+            continue
+        hits.append(fitting)
+        used += size
+    return hits, omitted, used

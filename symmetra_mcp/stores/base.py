@@ -1,0 +1,242 @@
+"""What every rule store does, and the questions and answers it exchanges with search."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from symmetra_mcp.passages import Passage
+    from symmetra_mcp.providers.base import Embeddings
+    from symmetra_mcp.spaces import EmbeddingSpace
+    from symmetra_mcp.types import Detail, Priority, Rule, RuleKey
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFilter:
+    """Which rules may answer. An empty field lets all through.
+
+    Attributes:
+        project_ids: Projects to search.
+        category: Equal, whatever the case.
+        min_priority: This priority or a higher one.
+        tech_stacks: Rules of one of these, and rules that name none.
+        path: File in hand, as `scopes.relative_path` gives it: rules scoped to other files are left out.
+    """
+
+    project_ids: tuple[str, ...] = ()
+    category: str = ""
+    min_priority: Priority = "low"
+    tech_stacks: tuple[str, ...] = ()
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchQuery:
+    """What to look for.
+
+    Attributes:
+        text: Words to match.
+        vector: Shape `(space.dimensions,)`, unit length; `None` for words only.
+        space: The space of `vector`.
+        rule_filter: Which rules may answer.
+        preferred_tech_stacks: Breaks near ties in favor of these; none is left out.
+        preferred_project_ids: The same for projects.
+        limit: How many candidates to return.
+    """
+
+    text: str
+    vector: NDArray[np.float32] | None = None
+    space: EmbeddingSpace | None = None
+    rule_filter: RuleFilter = field(default_factory=RuleFilter)
+    preferred_tech_stacks: tuple[str, ...] = ()
+    preferred_project_ids: tuple[str, ...] = ()
+    limit: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A rule that may answer, with everything it was judged by.
+
+    Attributes:
+        score: Fused, comparable inside one answer only.
+        similarity: Cosine of its best passage, -1 to 1; `None` where the rule has no vector.
+        terms: Search terms of the query that the rule holds, the weightiest first.
+        passage: Text of the best passage, or empty where the rule has one passage only.
+        matched_glob: Glob that the file in hand matched; empty when no glob limits the rule.
+    """
+
+    rule: Rule
+    score: float
+    similarity: float | None
+    terms: tuple[str, ...]
+    passage: str
+    matched_glob: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What a store found.
+
+    Attributes:
+        candidates: Best first.
+        considered: Rules that passed every filter.
+        out_of_scope: Rules left out because they are about other files.
+        best_similarity: Highest cosine of any considered rule; `None` without vectors.
+        unembedded: Considered rules without a vector in the space: found by words alone.
+    """
+
+    candidates: tuple[Candidate, ...]
+    considered: int
+    out_of_scope: int = 0
+    best_similarity: float | None = None
+    unembedded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceStatus:
+    """How complete a space is.
+
+    Attributes:
+        passages: Distinct texts that the rules need embedded.
+        missing: How many of them have no vector in this space.
+    """
+
+    space: EmbeddingSpace
+    active: bool
+    passages: int
+    missing: int
+
+
+class RuleStore(ABC):
+    """Keeps rules by `(project_id, rule_id)` and vectors by `(space, content hash)`.
+
+    Constructors do no I/O; `open` does. Every method raises `StoreError` or one of its kinds when the store fails.
+    """
+
+    notices: list[str]
+    """What happened to the store that its user should know, such as a damaged file set aside."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect, create or migrate the schema. Safe to call twice.
+
+        Raises:
+            StoreUnavailableError: The store can't be reached or written.
+            SchemaError: It was made by a newer version of symmetra-mcp.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Release what `open` took. Safe to call twice."""
+
+    @abstractmethod
+    async def upsert_rules(self, rules: Sequence[Rule]) -> None:
+        """Write rules by their key, all of them or none."""
+
+    @abstractmethod
+    async def delete_rules(self, keys: Sequence[RuleKey]) -> int:
+        """Delete rules; vectors stay, as other rules may share them.
+
+        Returns:
+            How many of the keys existed.
+        """
+
+    @abstractmethod
+    async def list_rules(self, project_id: str | None = None) -> list[Rule]:
+        """All rules, or those of one project, ordered by key."""
+
+    @abstractmethod
+    async def get_rule(self, key: RuleKey) -> Rule:
+        """One rule.
+
+        Raises:
+            RuleNotFoundError: No rule has this key.
+        """
+
+    @abstractmethod
+    async def count_rules(self) -> Mapping[str, int]:
+        """Number of rules of each project."""
+
+    @abstractmethod
+    async def active_space(self) -> EmbeddingSpace | None:
+        """The space that searches compare in, or `None` in a store that never held a vector."""
+
+    @abstractmethod
+    async def activate_space(self, space: EmbeddingSpace) -> None:
+        """Make searches compare in this space from now on, registering it if it is new."""
+
+    @abstractmethod
+    async def space_statuses(self) -> list[SpaceStatus]:
+        """Every space the store knows."""
+
+    @abstractmethod
+    async def count_passages(self) -> int:
+        """Number of distinct texts that the rules need embedded."""
+
+    @abstractmethod
+    async def missing_passages(
+        self, space: EmbeddingSpace, *, after: str = "", limit: int = 512, again: bool = False
+    ) -> tuple[list[Passage], str]:
+        """Distinct texts that have no vector in a space, a page at a time.
+
+        Args:
+            space: The space to complete.
+            after: Where to go on: the second value of the last call, or empty to begin.
+            limit: Size of a page.
+            again: Return the texts that have a vector too.
+
+        Returns:
+            The page, empty at the end; and where the next page begins.
+        """
+
+    @abstractmethod
+    async def put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
+        """Store vectors under the content hashes of their texts, replacing what is there.
+
+        Args:
+            hashes: One for each row of `embeddings.vectors`.
+            embeddings: Vectors and their space.
+        """
+
+    @abstractmethod
+    async def match(self, query: MatchQuery) -> Matches:
+        """Find the rules that fit a query by meaning and words, fused and filtered.
+
+        Raises:
+            SpaceMismatchError: The query's vector belongs to another space than the active one.
+        """
+
+    @abstractmethod
+    async def describe(self) -> Mapping[str, Detail]:
+        """Figures for `health_check`: kind, place, size. Never a secret."""
+
+    @abstractmethod
+    async def verify(self) -> str:
+        """Check the store's integrity.
+
+        Returns:
+            What is wrong, or an empty string.
+        """
+
+    @abstractmethod
+    def exclusive(self, task: str) -> AbstractAsyncContextManager[None]:
+        """Hold a task for this process alone: others that ask for it wait. Freed when the process dies."""
+
+    @abstractmethod
+    def take_rebuilt(self) -> bool:
+        """Whether the store began anew since the last call, so that rules must be read from their files again."""
+
+    @abstractmethod
+    async def get_note(self, name: str) -> str:
+        """A small text kept beside the rules, or empty."""
+
+    @abstractmethod
+    async def set_note(self, name: str, text: str) -> None:
+        """Keep a small text beside the rules."""

@@ -1,0 +1,236 @@
+"""The embedded store's index: an immutable copy of what search needs, in memory.
+
+Exact at every size: one matrix product for meaning, precomputed BM25 impacts for words. It holds no rule texts; the
+store reads those of the few rules that answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from symmetra_mcp.fusion import fuse
+from symmetra_mcp.scopes import matching_glob
+from symmetra_mcp.stores.sqlite_rows import decode_scopes
+from symmetra_mcp.types import PRIORITIES
+from symmetra_mcp.words import Bm25, terms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from symmetra_mcp.stores.base import MatchQuery, RuleFilter
+
+T = TypeVar("T")
+
+MAX_QUERY_TERMS = 256
+"""Distinct words of a query that are looked up: a pasted file adds nothing after that."""
+_SUBSET_SHARE = 4
+"""Rows are picked out before the product when fewer than one in so many pass the filters: copying costs too."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedRules:
+    """Columns of the rules, in one order.
+
+    Attributes:
+        rule_numbers: The store's own row numbers.
+        scopes: `encode_scopes` of each rule.
+        tech_stacks: JSON lists.
+        terms: `TermCounts.to_bytes` of each rule.
+    """
+
+    rule_numbers: Sequence[int]
+    project_ids: Sequence[str]
+    categories: Sequence[str]
+    priorities: Sequence[str]
+    tech_stacks: Sequence[str]
+    scopes: Sequence[str]
+    terms: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexHit:
+    """One rule found, by position.
+
+    Attributes:
+        passage: Ordinal of its best passage; -1 where it has one passage or no vector.
+    """
+
+    rule_number: int
+    score: float
+    similarity: float | None
+    terms: tuple[str, ...]
+    passage: int
+    matched_glob: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexMatches:
+    """What `RuleIndex.match` found; fields as in `stores.base.Matches`."""
+
+    hits: list[IndexHit]
+    considered: int
+    out_of_scope: int
+    best_similarity: float | None
+    unembedded: int
+
+
+class RuleIndex:
+    """Answers searches over one snapshot of the rules. Safe to share between threads: nothing in it changes."""
+
+    def __init__(self, rules: IndexedRules, passage_rules: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Build the index.
+
+        Args:
+            rules: Columns, ordered by rule number.
+            passage_rules: Rule number of each row of `vectors`, ascending; ordinals run from 0 within a rule.
+            vectors: Shape `(passages, dimensions)`, unit length.
+        """
+        self._numbers = np.asarray(rules.rule_numbers, np.int64)
+        self.size = len(self._numbers)
+        self._projects, self._project_names = _coded(rules.project_ids)
+        self._categories, self._category_names = _coded([name.casefold() for name in rules.categories])
+        self._priorities = np.fromiter(
+            (PRIORITIES.index(name) if name in PRIORITIES else 1 for name in rules.priorities),
+            np.int8,
+            self.size,
+        )
+        self._stacks, stack_texts = _coded(rules.tech_stacks)
+        self._stack_sets = [frozenset[str](json.loads(text)) for text in stack_texts]
+        self._scopes, scope_texts = _coded(rules.scopes)
+        self._scope_values = [decode_scopes(text) for text in scope_texts]
+        self._bm25 = Bm25(rules.terms)
+        self._vectors = vectors
+        positions = np.searchsorted(self._numbers, passage_rules)
+        self._embedded, self._starts, counts = np.unique(positions, return_index=True, return_counts=True)
+        self._ends = self._starts + counts
+        self._one_passage_each = len(self._embedded) == len(vectors)
+
+    def match(self, query: MatchQuery) -> IndexMatches:
+        """Rank the rules that pass the query's filters."""
+        allowed, out_of_scope, globs = self._allowed(query.rule_filter)
+        rows = np.flatnonzero(allowed)
+        if not len(rows):
+            return IndexMatches([], 0, out_of_scope, None, 0)
+        query_terms = list(dict.fromkeys(terms(query.text)))[:MAX_QUERY_TERMS]
+        word_scores = self._bm25.scores(query_terms)[0][rows]
+        similarities = None if query.vector is None else self._similarities(query.vector, rows)
+        scores = fuse(similarities, word_scores, list(self._preferences(query, rows)))
+        found = word_scores > 0 if similarities is None else np.ones(len(rows), np.bool_)
+        order = _best(np.where(found, scores, -np.inf), query.limit)
+        embedded = similarities is not None and bool(np.isfinite(similarities).any())
+        return IndexMatches(
+            hits=[
+                self._hit(int(rows[i]), float(scores[i]), similarities, i, query, query_terms, globs)
+                for i in order
+                if found[i]
+            ],
+            considered=len(rows),
+            out_of_scope=out_of_scope,
+            best_similarity=float(similarities.max()) if similarities is not None and embedded else None,
+            unembedded=0 if similarities is None else int(np.isneginf(similarities).sum()),
+        )
+
+    def _hit(
+        self,
+        row: int,
+        score: float,
+        similarities: NDArray[np.float32] | None,
+        position: int,
+        query: MatchQuery,
+        query_terms: Sequence[str],
+        globs: dict[int, str],
+    ) -> IndexHit:
+        similarity = None if similarities is None else float(similarities[position])
+        return IndexHit(
+            rule_number=int(self._numbers[row]),
+            score=score,
+            similarity=similarity if similarity is not None and np.isfinite(similarity) else None,
+            terms=self._bm25.matched(query_terms, row),
+            passage=-1 if query.vector is None else self._best_passage(query.vector, row),
+            matched_glob=globs.get(int(self._scopes[row]), ""),
+        )
+
+    def _allowed(self, rule_filter: RuleFilter) -> tuple[NDArray[np.bool_], int, dict[int, str]]:
+        """Rules that pass the filters, how many the path alone left out, and the glob matched by scope code."""
+        allowed = np.ones(self.size, np.bool_)
+        if rule_filter.project_ids:
+            allowed &= _with_code(self._projects, self._project_names, set(rule_filter.project_ids).__contains__)
+        if rule_filter.category:
+            allowed &= _with_code(self._categories, self._category_names, rule_filter.category.casefold().__eq__)
+        if rule_filter.min_priority != "low":
+            allowed &= self._priorities >= PRIORITIES.index(rule_filter.min_priority)
+        if rule_filter.tech_stacks:
+            wanted = {name.casefold() for name in rule_filter.tech_stacks}
+            allowed &= _with_code(self._stacks, self._stack_sets, lambda stacks: not stacks or bool(stacks & wanted))
+        if not rule_filter.path:
+            return allowed, 0, {}
+        globs = [matching_glob(scopes, rule_filter.path) for scopes in self._scope_values]
+        in_scope = np.asarray([glob is not None for glob in globs] or [True], np.bool_)[self._scopes]
+        left_out = int((allowed & ~in_scope).sum())
+        return allowed & in_scope, left_out, {code: glob for code, glob in enumerate(globs) if glob}
+
+    def _preferences(self, query: MatchQuery, rows: NDArray[np.intp]) -> Iterator[NDArray[np.bool_]]:
+        if query.preferred_tech_stacks:
+            wanted = {name.casefold() for name in query.preferred_tech_stacks}
+            yield _with_code(self._stacks, self._stack_sets, lambda names: bool(names & wanted))[rows]
+        if query.preferred_project_ids:
+            projects = set(query.preferred_project_ids)
+            yield _with_code(self._projects, self._project_names, projects.__contains__)[rows]
+
+    def _similarities(self, vector: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Best cosine of each rule of `rows`; `-inf` where it has no vector."""
+        everything = np.full(self.size, -np.inf, np.float32)
+        if not len(self._embedded):
+            return everything[rows]
+        if len(rows) * _SUBSET_SHARE < self.size:
+            return self._similarities_of_few(vector, rows)
+        cosines = self._vectors @ vector
+        best = cosines if self._one_passage_each else np.maximum.reduceat(cosines, self._starts)
+        everything[self._embedded] = best
+        return everything[rows]
+
+    def _similarities_of_few(self, vector: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        found = np.searchsorted(self._embedded, rows).clip(max=len(self._embedded) - 1)
+        has_vector = self._embedded[found] == rows
+        answer = np.full(len(rows), -np.inf, np.float32)
+        starts, ends = self._starts[found[has_vector]], self._ends[found[has_vector]]
+        if len(starts):
+            sizes = ends - starts
+            offsets = np.cumsum(sizes) - sizes
+            picked = np.arange(int(sizes.sum())) - np.repeat(offsets - starts, sizes)
+            answer[has_vector] = np.maximum.reduceat(self._vectors[picked] @ vector, offsets)
+        return answer
+
+    def _best_passage(self, vector: NDArray[np.float32], row: int) -> int:
+        position = int(np.searchsorted(self._embedded, row))
+        if position == len(self._embedded) or self._embedded[position] != row:
+            return -1
+        start, end = int(self._starts[position]), int(self._ends[position])
+        return -1 if end - start == 1 else int(np.argmax(self._vectors[start:end] @ vector))
+
+
+def _coded(values: Sequence[str]) -> tuple[NDArray[np.int32], list[str]]:
+    codes: dict[str, int] = {}
+    coded = np.fromiter((codes.setdefault(value, len(codes)) for value in values), np.int32, len(values))
+    return coded, list(codes)
+
+
+def _with_code(codes: NDArray[np.int32], names: Sequence[T], wanted: Callable[[T], bool]) -> NDArray[np.bool_]:
+    passing = np.asarray([bool(wanted(name)) for name in names] or [False], np.bool_)
+    return np.asarray(passing[codes], np.bool_)
+
+
+def _best(scores: NDArray[np.float32], limit: int) -> list[int]:
+    """Positions of the highest scores, best first, ties in order."""
+    if limit < len(scores):
+        threshold = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+        candidates = np.flatnonzero(scores >= threshold)
+    else:
+        candidates = np.arange(len(scores))
+    order = candidates[np.argsort(-scores[candidates], kind="stable")]
+    return [int(position) for position in order[:limit]]

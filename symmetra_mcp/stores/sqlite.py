@@ -1,0 +1,488 @@
+"""The embedded store: one SQLite file, no account, no extension, shared by every server of the user.
+
+Shared state: one connection writes and one reads, each under its own lock, so a search never waits for an import. The
+index is an immutable snapshot; whoever finds that the file has changed since (`PRAGMA data_version` tells at once)
+builds the next one, the others wait for it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+
+import anyio
+from anyio import to_thread
+from filelock import Timeout
+from typing_extensions import override
+
+from symmetra_mcp.errors import RuleNotFoundError, SpaceMismatchError, StoreUnavailableError
+from symmetra_mcp.passages import Passage, passages, rule_terms
+from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleStore, SpaceStatus
+from symmetra_mcp.stores.sqlite_file import (
+    DamagedFileError,
+    connect,
+    errors_mapped,
+    first_problem,
+    lock_of,
+    open_file,
+    set_aside_if_damaged,
+    transaction,
+)
+from symmetra_mcp.stores.sqlite_rows import RULE_COLUMNS, now, row_of_rule, rule_of_row, space_of_row
+from symmetra_mcp.types import Detail, Rule, RuleKey
+from symmetra_mcp.words import TERMS_VERSION
+
+if TYPE_CHECKING:
+    from symmetra_mcp.providers.base import Embeddings
+    from symmetra_mcp.spaces import EmbeddingSpace
+    from symmetra_mcp.stores.index import IndexHit, RuleIndex
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FILE_NAME = "symmetra.db"
+_EXCLUSIVE_POLL_S = 0.2
+_UPSERT_RULE = f"""
+    INSERT INTO rules ({RULE_COLUMNS}, scopes, terms, updated_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (project_id, rule_id) DO UPDATE SET
+        title = excluded.title, guidance = excluded.guidance, rationale = excluded.rationale,
+        category = excluded.category, priority = excluded.priority, tech_stacks = excluded.tech_stacks,
+        contexts = excluded.contexts, keywords = excluded.keywords, sources = excluded.sources,
+        scopes = excluded.scopes, terms = excluded.terms, updated_at = excluded.updated_at
+    RETURNING rule_no
+"""
+_MISSING_PASSAGES = """
+    SELECT content_hash, min(text) FROM passages AS p
+    WHERE content_hash > ? AND (? OR NOT EXISTS (
+        SELECT 1 FROM vectors AS v WHERE v.space_id = ? AND v.content_hash = p.content_hash))
+    GROUP BY content_hash ORDER BY content_hash LIMIT ?
+"""
+
+
+class _Snapshot(NamedTuple):
+    """Which state of the file an index was built from: it is current while these are."""
+
+    rules_revision: int
+    space_id: str
+    space_revision: int
+
+
+class SqliteStore(RuleStore):
+    """Keeps everything in `symmetra.db` inside a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        self.notices: list[str] = []
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._index_lock = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._index: RuleIndex | None = None
+        self._snapshot: _Snapshot | None = None
+        self._data_version = -1
+        self._rebuilt = False
+
+    @override
+    async def open(self) -> None:
+        await to_thread.run_sync(self._open)
+
+    @override
+    async def aclose(self) -> None:
+        await to_thread.run_sync(self._close)
+
+    @override
+    async def upsert_rules(self, rules: Sequence[Rule]) -> None:
+        await self._run(self._upsert_rules, rules)
+
+    @override
+    async def delete_rules(self, keys: Sequence[RuleKey]) -> int:
+        return await self._run(self._delete_rules, keys)
+
+    @override
+    async def list_rules(self, project_id: str | None = None) -> list[Rule]:
+        return await self._run(self._list_rules, project_id)
+
+    @override
+    async def get_rule(self, key: RuleKey) -> Rule:
+        return await self._run(self._get_rule, key)
+
+    @override
+    async def count_rules(self) -> Mapping[str, int]:
+        return await self._run(self._count_rules)
+
+    @override
+    async def active_space(self) -> EmbeddingSpace | None:
+        return await self._run(self._active_space)
+
+    @override
+    async def activate_space(self, space: EmbeddingSpace) -> None:
+        await self._run(self._activate_space, space)
+
+    @override
+    async def space_statuses(self) -> list[SpaceStatus]:
+        return await self._run(self._space_statuses)
+
+    @override
+    async def count_passages(self) -> int:
+        return await self._run(self._count_passages)
+
+    @override
+    async def missing_passages(
+        self, space: EmbeddingSpace, *, after: str = "", limit: int = 512, again: bool = False
+    ) -> tuple[list[Passage], str]:
+        return await self._run(self._missing_passages, space, after, limit, again)
+
+    @override
+    async def put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
+        await self._run(self._put_vectors, hashes, embeddings)
+
+    @override
+    async def match(self, query: MatchQuery) -> Matches:
+        return await self._run(self._match, query)
+
+    @override
+    async def describe(self) -> Mapping[str, Detail]:
+        return await self._run(self._describe)
+
+    @override
+    async def verify(self) -> str:
+        return await self._run(self._verify)
+
+    @override
+    async def get_note(self, name: str) -> str:
+        return await self._run(self._get_note, name)
+
+    @override
+    async def set_note(self, name: str, text: str) -> None:
+        await self._run(self._set_note, name, text)
+
+    @override
+    def take_rebuilt(self) -> bool:
+        rebuilt, self._rebuilt = self._rebuilt, False
+        return rebuilt
+
+    @override
+    @asynccontextmanager
+    async def exclusive(self, task: str) -> AsyncIterator[None]:
+        lock = lock_of(self.path, task)
+        while True:
+            try:
+                with errors_mapped(self.path):
+                    lock.acquire(timeout=0)
+                break
+            except Timeout:
+                await anyio.sleep(_EXCLUSIVE_POLL_S)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await to_thread.run_sync(lambda: self._guarded(function, *args, **kwargs))
+
+    def _guarded(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function`; a file that proves damaged is set aside and begun anew."""
+        try:
+            with errors_mapped(self.path):
+                return function(*args, **kwargs)
+        except DamagedFileError as exc:
+            self._close()
+            set_aside = set_aside_if_damaged(self.path, self.notices)
+            self._rebuilt = self._rebuilt or set_aside
+            self._open()
+            raise StoreUnavailableError(
+                f"{self.notices[-1] if set_aside else exc}. Run the same again in a moment"
+            ) from exc
+
+    # Life
+
+    def _open(self) -> None:
+        with self._write_lock, self._read_lock:
+            if self._writer is not None:
+                return
+            if open_file(self.path, self.notices):
+                self._rebuilt = True
+            with errors_mapped(self.path):
+                self._writer, self._reader = connect(self.path), connect(self.path)
+                self._refresh_terms(self._writer)
+
+    def _close(self) -> None:
+        with self._index_lock, self._write_lock, self._read_lock:
+            for connection in (self._writer, self._reader):
+                if connection is not None:
+                    with suppress(sqlite3.Error):
+                        connection.close()
+            self._writer = self._reader = None
+            self._index = self._snapshot = None
+            self._data_version = -1
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._write_lock:
+            if self._writer is None:
+                raise StoreUnavailableError(f"the rule store {str(self.path)!r} is not open")
+            with transaction(self._writer):
+                yield self._writer
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._read_lock:
+            if self._reader is None:
+                raise StoreUnavailableError(f"the rule store {str(self.path)!r} is not open")
+            yield self._reader
+
+    @staticmethod
+    def _refresh_terms(connection: sqlite3.Connection) -> None:
+        """Work out the search terms again where an older version of `words.terms` did."""
+        wanted = str(TERMS_VERSION)
+        row = connection.execute("SELECT text FROM notes WHERE name = 'terms_version'").fetchone()
+        if row is not None and row[0] == wanted:
+            return
+        with transaction(connection):
+            for number, *columns in connection.execute(f"SELECT rule_no, {RULE_COLUMNS} FROM rules").fetchall():
+                terms = rule_terms(rule_of_row(columns)).to_bytes()
+                connection.execute("UPDATE rules SET terms = ? WHERE rule_no = ?", (terms, number))
+            connection.execute("INSERT OR REPLACE INTO notes (name, text) VALUES ('terms_version', ?)", (wanted,))
+            _count_up(connection)
+
+    # Rules
+
+    def _upsert_rules(self, rules: Sequence[Rule]) -> None:
+        if not rules:
+            return
+        rows = [(row_of_rule(rule), passages(rule)) for rule in rules]
+        with self._writing() as connection:
+            for columns, texts in rows:
+                (number,) = connection.execute(_UPSERT_RULE, columns).fetchone()
+                connection.execute("DELETE FROM passages WHERE rule_no = ?", (number,))
+                connection.executemany(
+                    "INSERT INTO passages (rule_no, ordinal, content_hash, text) VALUES (?, ?, ?, ?)",
+                    [(number, i, passage.content_hash, passage.text) for i, passage in enumerate(texts)],
+                )
+            _count_up(connection)
+
+    def _delete_rules(self, keys: Sequence[RuleKey]) -> int:
+        with self._writing() as connection:
+            deleted = 0
+            for key in keys:
+                cursor = connection.execute("DELETE FROM rules WHERE project_id = ? AND rule_id = ?", key)
+                deleted += cursor.rowcount
+            if deleted:
+                _count_up(connection)
+            return deleted
+
+    def _list_rules(self, project_id: str | None) -> list[Rule]:
+        where, values = ("WHERE project_id = ?", (project_id,)) if project_id is not None else ("", ())
+        with self._reading() as connection:
+            query = f"SELECT {RULE_COLUMNS} FROM rules {where} ORDER BY project_id, rule_id"
+            return [rule_of_row(row) for row in connection.execute(query, values).fetchall()]
+
+    def _get_rule(self, key: RuleKey) -> Rule:
+        with self._reading() as connection:
+            query = f"SELECT {RULE_COLUMNS} FROM rules WHERE project_id = ? AND rule_id = ?"
+            row = connection.execute(query, key).fetchone()
+        if row is None:
+            raise RuleNotFoundError(
+                key.rule_id,
+                f"no rule {key.rule_id!r} in project {key.project_id!r}: `symmetra-mcp rules list` shows the ids",
+            )
+        return rule_of_row(row)
+
+    def _count_rules(self) -> dict[str, int]:
+        with self._reading() as connection:
+            query = "SELECT project_id, count(*) FROM rules GROUP BY project_id ORDER BY project_id"
+            return dict(connection.execute(query).fetchall())
+
+    # Spaces and vectors
+
+    def _active_space(self) -> EmbeddingSpace | None:
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT provider, model, dimensions, normalized FROM spaces WHERE active = 1"
+            ).fetchone()
+        return None if row is None else space_of_row(row)
+
+    def _activate_space(self, space: EmbeddingSpace) -> None:
+        with self._writing() as connection:
+            _register(connection, space)
+            connection.execute("UPDATE spaces SET active = 0 WHERE active = 1 AND space_id <> ?", (space.space_id,))
+            connection.execute("UPDATE spaces SET active = 1 WHERE space_id = ?", (space.space_id,))
+
+    def _space_statuses(self) -> list[SpaceStatus]:
+        with self._reading() as connection:
+            texts = _count_texts(connection)
+            rows = connection.execute(
+                "SELECT provider, model, dimensions, normalized, active, space_id FROM spaces ORDER BY space_id"
+            ).fetchall()
+            return [
+                SpaceStatus(space_of_row(row), bool(row[4]), texts, texts - _count_embedded(connection, row[5]))
+                for row in rows
+            ]
+
+    def _count_passages(self) -> int:
+        with self._reading() as connection:
+            return _count_texts(connection)
+
+    def _missing_passages(
+        self, space: EmbeddingSpace, after: str, limit: int, again: bool
+    ) -> tuple[list[Passage], str]:
+        with self._reading() as connection:
+            rows = connection.execute(_MISSING_PASSAGES, (after, again, space.space_id, limit)).fetchall()
+        page = [Passage(text, content_hash) for content_hash, text in rows]
+        return page, page[-1].content_hash if page else after
+
+    def _put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
+        blobs = [row.tobytes() for row in embeddings.vectors.astype("<f4")]
+        space_id = embeddings.space.space_id
+        with self._writing() as connection:
+            _register(connection, embeddings.space)
+            connection.executemany(
+                "INSERT OR REPLACE INTO vectors (space_id, content_hash, vector) VALUES (?, ?, ?)",
+                [(space_id, content_hash, blob) for content_hash, blob in zip(hashes, blobs, strict=True)],
+            )
+            connection.execute("UPDATE spaces SET revision = revision + 1 WHERE space_id = ?", (space_id,))
+
+    # Search
+
+    def _match(self, query: MatchQuery) -> Matches:
+        index, snapshot = self._current_index()
+        if query.vector is not None and query.space is not None and snapshot.space_id != query.space.space_id:
+            active = self._active_space()
+            if active is not None and active != query.space:
+                raise SpaceMismatchError(expected=active, actual=query.space)
+        found = index.match(query)
+        return Matches(
+            candidates=tuple(self._candidates(found.hits)),
+            considered=found.considered,
+            out_of_scope=found.out_of_scope,
+            best_similarity=found.best_similarity,
+            unembedded=found.unembedded,
+        )
+
+    def _candidates(self, hits: Sequence[IndexHit]) -> Iterator[Candidate]:
+        with self._reading() as connection:
+            for hit in hits:
+                query = f"SELECT {RULE_COLUMNS} FROM rules WHERE rule_no = ?"
+                row = connection.execute(query, (hit.rule_number,)).fetchone()
+                if row is None:
+                    continue  # deleted by another process since the index was built
+                yield Candidate(
+                    rule=rule_of_row(row),
+                    score=hit.score,
+                    similarity=hit.similarity,
+                    terms=hit.terms,
+                    passage=_passage_text(connection, hit),
+                    matched_glob=hit.matched_glob,
+                )
+
+    def _current_index(self) -> tuple[RuleIndex, _Snapshot]:
+        with self._index_lock, self._reading() as connection:
+            (data_version,) = connection.execute("PRAGMA data_version").fetchone()
+            if self._index is None or self._snapshot is None or data_version != self._data_version:
+                snapshot = _snapshot(connection)
+                if self._index is None or snapshot != self._snapshot:
+                    self._index, self._snapshot = _build_index(connection)
+                self._data_version = data_version
+            return self._index, self._snapshot or snapshot
+
+    # Care
+
+    def _describe(self) -> dict[str, Detail]:
+        with self._reading() as connection:
+            (vectors,) = connection.execute("SELECT count(*) FROM vectors").fetchone()
+        size = sum(part.stat().st_size for part in self.path.parent.glob(f"{self.path.name}*"))
+        return {"kind": "sqlite", "path": str(self.path), "size_bytes": size, "vectors": vectors}
+
+    def _verify(self) -> str:
+        with self._reading() as connection:
+            return first_problem(connection)
+
+    def _get_note(self, name: str) -> str:
+        with self._reading() as connection:
+            row = connection.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def _set_note(self, name: str, text: str) -> None:
+        with self._writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO notes (name, text) VALUES (?, ?)", (name, text))
+
+
+def _count_up(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE revisions SET revision = revision + 1 WHERE name = 'rules'")
+
+
+def _register(connection: sqlite3.Connection, space: EmbeddingSpace) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO spaces "
+        "(space_id, provider, model, dimensions, normalized, active, revision, created_at) "
+        "VALUES (?, ?, ?, ?, ?, 0, 0, ?)",
+        (space.space_id, space.provider, space.model, space.dimensions, space.normalized, now()),
+    )
+
+
+def _count_texts(connection: sqlite3.Connection) -> int:
+    (count,) = connection.execute("SELECT count(DISTINCT content_hash) FROM passages").fetchone()
+    return int(count)
+
+
+def _count_embedded(connection: sqlite3.Connection, space_id: str) -> int:
+    (count,) = connection.execute(
+        "SELECT count(*) FROM vectors AS v WHERE space_id = ? AND EXISTS "
+        "(SELECT 1 FROM passages AS p WHERE p.content_hash = v.content_hash)",
+        (space_id,),
+    ).fetchone()
+    return int(count)
+
+
+def _passage_text(connection: sqlite3.Connection, hit: IndexHit) -> str:
+    if hit.passage < 0:
+        return ""
+    row = connection.execute(
+        "SELECT text FROM passages WHERE rule_no = ? AND ordinal = ?", (hit.rule_number, hit.passage)
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
+def _snapshot(connection: sqlite3.Connection) -> _Snapshot:
+    row = connection.execute(
+        "SELECT r.revision, coalesce(s.space_id, ''), coalesce(s.revision, 0) "
+        "FROM revisions AS r LEFT JOIN spaces AS s ON s.active = 1 WHERE r.name = 'rules'"
+    ).fetchone()
+    return _Snapshot(*row)
+
+
+def _build_index(connection: sqlite3.Connection) -> tuple[RuleIndex, _Snapshot]:
+    """Read one consistent state of the file into an index."""
+    import numpy as np
+
+    from symmetra_mcp.stores.index import IndexedRules, RuleIndex
+
+    connection.execute("BEGIN")
+    try:
+        snapshot = _snapshot(connection)
+        rules = connection.execute(
+            "SELECT rule_no, project_id, category, priority, tech_stacks, scopes, terms FROM rules ORDER BY rule_no"
+        ).fetchall()
+        embedded = connection.execute(
+            "SELECT p.rule_no, v.vector FROM passages AS p CROSS JOIN vectors AS v "
+            "ON v.space_id = ? AND v.content_hash = p.content_hash ORDER BY p.rule_no, p.ordinal",
+            (snapshot.space_id,),
+        ).fetchall()
+        dimensions = connection.execute(
+            "SELECT dimensions FROM spaces WHERE space_id = ?", (snapshot.space_id,)
+        ).fetchone()
+    finally:
+        connection.execute("COMMIT")
+    columns: list[Sequence[Any]] = list(zip(*rules, strict=True)) or [()] * 7
+    vectors = np.frombuffer(b"".join(row[1] for row in embedded), "<f4")
+    return RuleIndex(
+        IndexedRules(*columns),
+        passage_rules=np.fromiter((row[0] for row in embedded), np.int64, len(embedded)),
+        vectors=vectors.reshape(len(embedded), dimensions[0] if dimensions else 0),
+    ), snapshot

@@ -1,0 +1,87 @@
+"""Rules and spaces as rows of the embedded store, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from symmetra_mcp.passages import rule_terms
+from symmetra_mcp.spaces import EmbeddingSpace
+from symmetra_mcp.types import Rule, Scope, Source
+
+RULE_COLUMNS = (
+    "project_id, rule_id, title, guidance, rationale, category, priority, tech_stacks, contexts, keywords, sources"
+)
+"""What `rule_of_row` reads, in its order."""
+
+
+def encode_scopes(scopes: Sequence[Scope]) -> str:
+    """Scopes as one column: empty for a rule that no glob limits."""
+    if any(scope.mode != "files" or not scope.globs for scope in scopes):
+        return ""
+    return json.dumps([scope.globs for scope in scopes])
+
+
+def decode_scopes(text: str) -> tuple[Scope, ...]:
+    """Read what `encode_scopes` wrote."""
+    if not text:
+        return (Scope(),)
+    return tuple(Scope("files", tuple(globs)) for globs in json.loads(text))
+
+
+def row_of_rule(rule: Rule) -> tuple[Any, ...]:
+    """`RULE_COLUMNS`, then scopes, terms and the time of writing."""
+    return (
+        rule.project_id,
+        rule.rule_id,
+        rule.title,
+        rule.guidance,
+        rule.rationale,
+        rule.category,
+        rule.priority,
+        json.dumps(rule.tech_stacks),
+        json.dumps(rule.contexts),
+        json.dumps(rule.keywords),
+        json.dumps([asdict(source) for source in rule.sources]),
+        encode_scopes(rule.scopes),
+        rule_terms(rule).to_bytes(),
+        now(),
+    )
+
+
+def rule_of_row(row: Sequence[Any]) -> Rule:
+    """A rule from `RULE_COLUMNS`."""
+    project_id, rule_id, title, guidance, rationale, category, priority, stacks, contexts, keywords, sources = row
+    return Rule(
+        project_id=project_id,
+        rule_id=rule_id,
+        title=title,
+        guidance=guidance,
+        rationale=rationale,
+        category=category,
+        priority=priority,
+        tech_stacks=tuple(json.loads(stacks)),
+        contexts=tuple(json.loads(contexts)),
+        keywords=tuple(json.loads(keywords)),
+        sources=tuple(_source(fields) for fields in json.loads(sources)),
+    )
+
+
+def space_of_row(row: Sequence[Any]) -> EmbeddingSpace:
+    """A space from its provider, model, dimensions and normalized."""
+    return EmbeddingSpace(provider=row[0], model=row[1], dimensions=row[2], normalized=bool(row[3]))
+
+
+def now() -> str:
+    """The time as the store writes it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _source(fields: dict[str, Any]) -> Source:
+    scope = fields.pop("scope")
+    scope["globs"] = tuple(scope["globs"])
+    fields["heading_path"] = tuple(fields["heading_path"])
+    return Source(**fields, scope=Scope(**scope))
