@@ -5,7 +5,6 @@ Only what is missing is embedded, page by page, so a run that was killed is resu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,10 @@ if TYPE_CHECKING:
     from symmetra_mcp.providers.base import EmbeddingProvider
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.base import RuleStore
+    from symmetra_mcp.types import ProgressCallback
 
 PAGE_SIZE = 64
 """Texts embedded between two commits: what a killed run embeds again at most. Some one and a half seconds of work."""
-
-ProgressCallback = Callable[[int, int], None]
-"""Called with the texts done and the texts to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +43,7 @@ async def complete_space(
     *,
     force: bool = False,
     dry_run: bool = False,
+    wait: bool = True,
     on_progress: ProgressCallback | None = None,
 ) -> ReembedReport:
     """Embed every text that has no vector in the provider's space, then make that space the active one.
@@ -55,6 +53,7 @@ async def complete_space(
         provider: Embeds them.
         force: Embed the texts that have a vector too.
         dry_run: Count only.
+        wait: Where another process is embedding already, wait for it; else leave the work to it.
         on_progress: Hears after every page.
 
     Raises:
@@ -65,7 +64,9 @@ async def complete_space(
     passages, missing = await _outstanding(store, space)
     if dry_run:
         return ReembedReport(space, 0, passages if force else missing, passages, dry_run=True)
-    async with store.exclusive("embedding"):
+    async with store.exclusive("embedding", wait=wait) as held:
+        if not held:
+            return ReembedReport(space, 0, missing, passages)
         active = await store.active_space()
         if active is None:
             await store.activate_space(space)  # nothing to lose: searches use vectors as they arrive
@@ -91,7 +92,7 @@ async def _embed_all(
         await store.put_vectors([passage.content_hash for passage in page], embeddings)
         embedded += len(page)
         if on_progress is not None:
-            on_progress(embedded, max(total, embedded))
+            on_progress("embed", embedded, max(total, embedded))
 
 
 async def _outstanding(store: RuleStore, space: EmbeddingSpace) -> tuple[int, int]:

@@ -33,7 +33,7 @@ MIN_MAX_TOKENS = 100
 MAX_QUERY_CHARACTERS = 20_000
 """Some 500 lines of code; what is longer is no question."""
 
-MIN_SIMILARITY = {"local/all-MiniLM-L6-v2@384": 0.4}
+MIN_SIMILARITY = {"local/all-MiniLM-L6-v2@384": 0.45}
 """By space: the best cosine below which nothing applies. 19 of 20 answerable questions reach it."""
 _CANDIDATES_PER_HIT = 3
 _MIN_CANDIDATES = 20
@@ -61,6 +61,7 @@ class SearchRequest:
     Attributes:
         query: What the asker is about to do, in words or code.
         project_ids: Projects to search; empty for all.
+        excluded_project_ids: Projects to leave out.
         preferred_project_ids: Projects whose rules go first where others fit about as well.
         category: One category, or empty for all.
         min_priority: This priority or a higher one.
@@ -73,6 +74,7 @@ class SearchRequest:
 
     query: str
     project_ids: tuple[str, ...] = ()
+    excluded_project_ids: tuple[str, ...] = ()
     preferred_project_ids: tuple[str, ...] = ()
     category: str = ""
     min_priority: Priority = "low"
@@ -102,7 +104,7 @@ class Why:
 
     Attributes:
         meaning: Whether its meaning is close to the question's.
-        words: Search terms of the question that it holds.
+        words: Words of the question that it holds.
         glob: Its glob that the file in hand matched, or empty.
     """
 
@@ -208,6 +210,7 @@ def _match_query(request: SearchRequest) -> MatchQuery:
         text=request.query,
         rule_filter=RuleFilter(
             project_ids=request.project_ids,
+            excluded_project_ids=request.excluded_project_ids,
             category=request.category,
             min_priority=request.min_priority,
             tech_stacks=request.tech_stacks,
@@ -273,7 +276,7 @@ def _rule_match(candidate: Candidate, also: Sequence[Rule], threshold: float | N
         excerpt=excerpt,
         score=candidate.score,
         similarity=candidate.similarity,
-        why=Why(meaning=close, words=candidate.terms, glob=candidate.matched_glob),
+        why=Why(meaning=close, words=candidate.words, glob=candidate.matched_glob),
         also=tuple(also),
     )
 

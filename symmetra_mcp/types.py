@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -116,6 +116,10 @@ class Rule:
         """Headings above its first source."""
         return self.sources[0].heading_path if self.sources else ()
 
+
+Stage = Literal["read", "write", "embed"]
+ProgressCallback = Callable[[Stage, int, int], None]
+"""Called on the event loop's thread with what is being done, how many are done, and of how many."""
 
 Detail = str | int | float | bool | None
 ComponentStatus = Literal["healthy", "degraded", "unhealthy"]

@@ -50,10 +50,17 @@ def terms(text: str) -> list[str]:
     Returns:
         Stemmed lower-case terms without stop words; an identifier gives itself and its parts.
     """
-    found: list[str] = []
+    return [term for match in _WORD.finditer(text) for term in _terms_of(match.group())]
+
+
+def query_terms(text: str, limit: int) -> dict[str, str]:
+    """The first distinct search terms of a query, in order, each with the word that it stands for."""
+    found: dict[str, str] = {}
     for match in _WORD.finditer(text):
-        word = match.group()
-        found.extend(_terms_of(word))
+        for term in _terms_of(match.group()):
+            if len(found) == limit:
+                return found
+            found.setdefault(term, match.group())
     return found
 
 
@@ -181,14 +188,14 @@ class Bm25:
     def _postings(self, term: str) -> slice:
         import numpy as np
 
-        wanted = np.uint64(term_hash(term))
-        position = int(np.searchsorted(self._vocabulary, wanted))
-        if position == len(self._vocabulary) or self._vocabulary[position] != wanted:
+        hashed = np.uint64(term_hash(term))
+        position = int(np.searchsorted(self._vocabulary, hashed))
+        if position == len(self._vocabulary) or self._vocabulary[position] != hashed:
             return slice(0, 0)
         return slice(int(self._starts[position]), int(self._starts[position + 1]))
 
-    def scores(self, query_terms: Sequence[str]) -> tuple[NDArray[np.float32], float]:
-        """Score every rule for a query.
+    def scores(self, wanted: Iterable[str]) -> tuple[NDArray[np.float32], float]:
+        """Score every rule for a query's distinct terms.
 
         Returns:
             Scores of shape `(rules,)`, float32, 0 where no term matches; and the highest score that the query
@@ -198,7 +205,7 @@ class Bm25:
 
         totals = np.zeros(self._size, np.float32)
         bound = 0.0
-        for term in dict.fromkeys(query_terms):
+        for term in wanted:
             postings = self._postings(term)
             if postings.stop > postings.start:
                 impacts = self._impacts[postings]
@@ -206,12 +213,12 @@ class Bm25:
                 bound += float(impacts.max())
         return totals, bound
 
-    def matched(self, query_terms: Sequence[str], rule: int) -> tuple[str, ...]:
-        """The query's terms that one rule holds, the weightiest first."""
+    def matched(self, wanted: Iterable[str], rule: int) -> tuple[str, ...]:
+        """Which of a query's distinct terms one rule holds, the weightiest first."""
         import numpy as np
 
         found: list[tuple[float, str]] = []
-        for term in dict.fromkeys(query_terms):
+        for term in wanted:
             postings = self._postings(term)
             rules = self._rules[postings]
             position = int(np.searchsorted(rules, rule))

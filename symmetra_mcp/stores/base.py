@@ -24,6 +24,7 @@ class RuleFilter:
 
     Attributes:
         project_ids: Projects to search.
+        excluded_project_ids: Projects to leave out.
         category: Equal, whatever the case.
         min_priority: This priority or a higher one.
         tech_stacks: Rules of one of these, and rules that name none.
@@ -31,6 +32,7 @@ class RuleFilter:
     """
 
     project_ids: tuple[str, ...] = ()
+    excluded_project_ids: tuple[str, ...] = ()
     category: str = ""
     min_priority: Priority = "low"
     tech_stacks: tuple[str, ...] = ()
@@ -67,7 +69,7 @@ class Candidate:
     Attributes:
         score: Fused, comparable inside one answer only.
         similarity: Cosine of its best passage, -1 to 1; `None` where the rule has no vector.
-        terms: Search terms of the query that the rule holds, the weightiest first.
+        words: Words of the query that the rule holds, the weightiest first.
         passage: Text of the best passage, or empty where the rule has one passage only.
         matched_glob: Glob that the file in hand matched; empty when no glob limits the rule.
     """
@@ -75,7 +77,7 @@ class Candidate:
     rule: Rule
     score: float
     similarity: float | None
-    terms: tuple[str, ...]
+    words: tuple[str, ...]
     passage: str
     matched_glob: str
 
@@ -226,8 +228,16 @@ class RuleStore(ABC):
         """
 
     @abstractmethod
-    def exclusive(self, task: str) -> AbstractAsyncContextManager[None]:
-        """Hold a task for this process alone: others that ask for it wait. Freed when the process dies."""
+    def exclusive(self, task: str, *, wait: bool = True) -> AbstractAsyncContextManager[bool]:
+        """Hold a task for this process alone: others that ask for it wait. Freed when the process dies.
+
+        Args:
+            task: Its name.
+            wait: Without it, a task that another process holds is not waited for.
+
+        Returns:
+            A context manager that gives whether the task is held: always with `wait`.
+        """
 
     @abstractmethod
     def take_rebuilt(self) -> bool:

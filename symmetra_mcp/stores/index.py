@@ -7,7 +7,7 @@ store reads those of the few rules that answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +17,7 @@ from symmetra_mcp.fusion import fuse
 from symmetra_mcp.scopes import matching_glob
 from symmetra_mcp.stores.sqlite_rows import decode_scopes
 from symmetra_mcp.types import PRIORITIES
-from symmetra_mcp.words import Bm25, terms
+from symmetra_mcp.words import Bm25, query_terms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class IndexHit:
     rule_number: int
     score: float
     similarity: float | None
-    terms: tuple[str, ...]
+    words: tuple[str, ...]
     passage: int
     matched_glob: str
 
@@ -116,8 +116,8 @@ class RuleIndex:
         rows = np.flatnonzero(allowed)
         if not len(rows):
             return IndexMatches([], 0, out_of_scope, None, 0)
-        query_terms = list(dict.fromkeys(terms(query.text)))[:MAX_QUERY_TERMS]
-        word_scores = self._bm25.scores(query_terms)[0][rows]
+        wanted = query_terms(query.text, MAX_QUERY_TERMS)
+        word_scores = self._bm25.scores(wanted)[0][rows]
         similarities = None if query.vector is None else self._similarities(query.vector, rows)
         scores = fuse(similarities, word_scores, list(self._preferences(query, rows)))
         found = word_scores > 0 if similarities is None else np.ones(len(rows), np.bool_)
@@ -125,7 +125,7 @@ class RuleIndex:
         embedded = similarities is not None and bool(np.isfinite(similarities).any())
         return IndexMatches(
             hits=[
-                self._hit(int(rows[i]), float(scores[i]), similarities, i, query, query_terms, globs)
+                self._hit(int(rows[i]), float(scores[i]), similarities, i, query, wanted, globs)
                 for i in order
                 if found[i]
             ],
@@ -142,7 +142,7 @@ class RuleIndex:
         similarities: NDArray[np.float32] | None,
         position: int,
         query: MatchQuery,
-        query_terms: Sequence[str],
+        wanted: Mapping[str, str],
         globs: dict[int, str],
     ) -> IndexHit:
         similarity = None if similarities is None else float(similarities[position])
@@ -150,7 +150,7 @@ class RuleIndex:
             rule_number=int(self._numbers[row]),
             score=score,
             similarity=similarity if similarity is not None and np.isfinite(similarity) else None,
-            terms=self._bm25.matched(query_terms, row),
+            words=tuple(dict.fromkeys(wanted[term] for term in self._bm25.matched(wanted, row))),
             passage=-1 if query.vector is None else self._best_passage(query.vector, row),
             matched_glob=globs.get(int(self._scopes[row]), ""),
         )
@@ -160,6 +160,10 @@ class RuleIndex:
         allowed = np.ones(self.size, np.bool_)
         if rule_filter.project_ids:
             allowed &= _with_code(self._projects, self._project_names, set(rule_filter.project_ids).__contains__)
+        if rule_filter.excluded_project_ids:
+            allowed &= ~_with_code(
+                self._projects, self._project_names, set(rule_filter.excluded_project_ids).__contains__
+            )
         if rule_filter.category:
             allowed &= _with_code(self._categories, self._category_names, rule_filter.category.casefold().__eq__)
         if rule_filter.min_priority != "low":

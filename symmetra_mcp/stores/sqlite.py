@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import anyio
 from anyio import to_thread
-from filelock import Timeout
+from filelock import FileLock, Timeout
 from typing_extensions import override
 
 from symmetra_mcp.errors import RuleNotFoundError, SpaceMismatchError, StoreUnavailableError
@@ -169,19 +169,22 @@ class SqliteStore(RuleStore):
 
     @override
     @asynccontextmanager
-    async def exclusive(self, task: str) -> AsyncIterator[None]:
+    async def exclusive(self, task: str, *, wait: bool = True) -> AsyncIterator[bool]:
         lock = lock_of(self.path, task)
-        while True:
-            try:
-                with errors_mapped(self.path):
-                    lock.acquire(timeout=0)
-                break
-            except Timeout:
-                await anyio.sleep(_EXCLUSIVE_POLL_S)
+        while not (held := self._try_lock(lock)) and wait:  # noqa: ASYNC110 - other processes set no event
+            await anyio.sleep(_EXCLUSIVE_POLL_S)
         try:
-            yield
+            yield held
         finally:
             lock.release()
+
+    def _try_lock(self, lock: FileLock) -> bool:
+        with errors_mapped(self.path):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return False
+        return True
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await to_thread.run_sync(lambda: self._guarded(function, *args, **kwargs))
@@ -376,7 +379,7 @@ class SqliteStore(RuleStore):
                     rule=rule_of_row(row),
                     score=hit.score,
                     similarity=hit.similarity,
-                    terms=hit.terms,
+                    words=hit.words,
                     passage=_passage_text(connection, hit),
                     matched_glob=hit.matched_glob,
                 )

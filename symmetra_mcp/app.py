@@ -1,0 +1,355 @@
+"""The composition root: settings in, everything wired. The MCP tools and the command line are two faces of it.
+
+Making an `App` does no I/O. The store is opened at the first call that needs it, and again at the next one if that
+fails, so a server with an unusable data folder still starts, and says what is wrong when it is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from symmetra_mcp.config import Settings, load_settings
+from symmetra_mcp.errors import RuleFileError, StoreUnavailableError, SymmetraError
+from symmetra_mcp.health import check_health
+from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, record_import
+from symmetra_mcp.project import (
+    SHARED_PROJECT,
+    STARTER_PROJECT,
+    Project,
+    RuleFolder,
+    files_digest,
+    project_id_of,
+    project_in_hand,
+    rule_files,
+)
+from symmetra_mcp.reembed import ReembedReport, complete_space
+from symmetra_mcp.search import SearchAnswer, SearchRequest, search
+
+if TYPE_CHECKING:
+    from symmetra_mcp.ingest.report import ImportReport
+    from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
+    from symmetra_mcp.stores.base import RuleStore
+    from symmetra_mcp.types import HealthReport, InputType, ProgressCallback, Rule, RuleKey
+
+_LOOK_AGAIN_S = 2.0
+"""Seconds after which a search looks again whether the known rule files changed."""
+_WALK_AGAIN_S = 30.0
+"""Seconds after which it looks for new ones: a walk through a large repository takes a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What an import read and wrote, and what it embedded; nothing is embedded in a dry run."""
+
+    report: ImportReport
+    embedding: ReembedReport | None
+
+
+class App:
+    """Everything symmetra-mcp can do.
+
+    Attributes:
+        settings: What it was made from.
+        store: Where rules are kept.
+        provider: What embeds.
+    """
+
+    def __init__(self, settings: Settings, store: RuleStore, provider: EmbeddingProvider) -> None:
+        self.settings = settings
+        self.store = store
+        self.provider = provider
+        self._opening = anyio.Lock()
+        self._reading = anyio.Lock()
+        self._opened = False
+        self._looked_at = float("-inf")
+        self._walked_at: dict[RuleFolder, float] = {}
+        self._rule_files: dict[RuleFolder, list[Path]] = {}
+        self._project: Project | None = None
+        self._project_known = False
+
+    @property
+    def project(self) -> Project | None:
+        """The project in hand, found out at first use.
+
+        Raises:
+            RuleFileError: `SYMMETRA_RULES` names a path that does not exist.
+        """
+        if not self._project_known:
+            self._project, self._project_known = project_in_hand(self.settings), True
+        return self._project
+
+    async def aclose(self) -> None:
+        """Release the store and the provider."""
+        with anyio.CancelScope(shield=True):
+            await self.store.aclose()
+            await self.provider.aclose()
+
+    async def ready(self) -> None:
+        """Open the store and bring the starter rules in, once; read everything again after a store began anew.
+
+        Raises:
+            StoreError: The store can't be used.
+        """
+        async with self._opening:
+            if not self._opened:
+                await self.store.open()
+                await self._install_starter_rules()
+                self._opened = True
+            if self.store.take_rebuilt():
+                await self._install_starter_rules()
+                await self._import_again()
+                self._looked_at = float("-inf")
+
+    # Rules in
+
+    async def import_rules(
+        self,
+        paths: Sequence[Path],
+        *,
+        project_id: str = "",
+        prune: bool = False,
+        dry_run: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> ImportResult:
+        """Read rule files, write what changed, and embed what is new.
+
+        Args:
+            paths: Files and folders.
+            project_id: Project to import into; by default the one that the first path belongs to.
+            prune: Remove the rules that have left these files.
+            dry_run: Report only.
+            on_progress: Hears how far it is.
+
+        Raises:
+            RuleFileError: A path does not exist.
+            StoreError: The store failed.
+            ProviderError: Embedding failed; the rules are stored, and match by words.
+        """
+        folder = self._folder_of(paths, project_id)
+        await self.ready()
+        report = await self._import(folder, prune=prune, dry_run=dry_run, on_progress=on_progress)
+        return ImportResult(report, None if dry_run else await self.embed_missing(on_progress=on_progress))
+
+    async def keep_in_step(self, *, on_progress: ProgressCallback | None = None) -> list[ImportReport]:
+        """Read the project's rule files again where one of them changed.
+
+        Returns:
+            What changed, by folder; empty when nothing did.
+        """
+        await self.ready()
+        project = self.project
+        if project is None or not self._looks_due():
+            return []
+        async with self._reading:
+            reports = [await self._keep_folder_in_step(folder, on_progress) for folder in project.folders]
+            self._looked_at = time.monotonic()
+            return [report for report in reports if report is not None]
+
+    async def _keep_folder_in_step(
+        self, folder: RuleFolder, on_progress: ProgressCallback | None
+    ) -> ImportReport | None:
+        if time.monotonic() - self._walked_at.get(folder, float("-inf")) >= _WALK_AGAIN_S:
+            self._rule_files[folder] = await anyio.to_thread.run_sync(rule_files, folder)
+            self._walked_at[folder] = time.monotonic()
+        digest = await anyio.to_thread.run_sync(files_digest, self._rule_files[folder])
+        note = f"files of {folder.project_id}"
+        if digest == await self.store.get_note(note):
+            return None
+        report = await self._import(folder, prune=True, on_progress=on_progress)
+        await self.store.set_note(note, digest)
+        return report
+
+    def _looks_due(self) -> bool:
+        return time.monotonic() - self._looked_at >= _LOOK_AGAIN_S
+
+    def _folder_of(self, paths: Sequence[Path], project_id: str) -> RuleFolder:
+        """The one project that some paths belong to."""
+        from symmetra_mcp.ingest.discover import project_root
+
+        absolute = [Path(os.path.abspath(path)) for path in paths]
+        missing = next((path for path in absolute if not path.exists()), None)
+        if missing is not None:
+            raise RuleFileError(f"{str(missing)!r} does not exist")
+        roots = list(dict.fromkeys(project_root(path) for path in absolute))
+        if len(roots) > 1:
+            raise RuleFileError(
+                f"these paths belong to several projects ({', '.join(map(str, roots))}): import them one at a time"
+            )
+        return RuleFolder(roots[0], project_id or self.settings.project or project_id_of(roots[0]), tuple(absolute))
+
+    async def embed_missing(self, *, wait: bool = True, on_progress: ProgressCallback | None = None) -> ReembedReport:
+        """Embed what has no vector yet, in the space that searches compare in."""
+        await self.ready()
+        return await complete_space(self.store, self.provider, wait=wait, on_progress=on_progress)
+
+    async def _import(
+        self, folder: RuleFolder, *, prune: bool, dry_run: bool = False, on_progress: ProgressCallback | None = None
+    ) -> ImportReport:
+        from symmetra_mcp.ingest.importer import import_files
+
+        async with self.store.exclusive("import"):
+            report = await import_files(
+                self.store,
+                folder.paths,
+                project_id=folder.project_id,
+                root=folder.root,
+                prune=prune,
+                dry_run=dry_run,
+                on_progress=on_progress,
+            )
+            if not dry_run:
+                self._record(folder)
+            return report
+
+    async def _install_starter_rules(self) -> None:
+        if self.settings.starter_rules:
+            from symmetra_mcp.starter import install_starter_rules
+
+            async with self.store.exclusive("import"):
+                await install_starter_rules(self.store, self.provider.space)
+
+    async def _import_again(self) -> None:
+        """Fill a store that began anew from every path that was ever imported and still exists."""
+        for record in read_imports(self.settings.data_folder):
+            existing = [Path(path) for path in record.paths if await anyio.Path(path).exists()]
+            try:
+                if existing:
+                    await self._import(RuleFolder(Path(record.root), record.project_id, tuple(existing)), prune=False)
+            except SymmetraError as exc:
+                self.store.notices.append(f"{', '.join(record.paths)} could not be read again: {exc}")
+
+    def _record(self, folder: RuleFolder) -> None:
+        record = ImportRecord(folder.project_id, str(folder.root), tuple(map(str, folder.paths)))
+        try:
+            record_import(self.settings.data_folder, record)
+        except OSError as exc:
+            raise StoreUnavailableError(
+                f"the import could not be recorded in {str(self.settings.data_folder)!r}: {exc}. The rules are stored; "
+                "free or repair the folder and import again"
+            ) from exc
+
+    # Rules out
+
+    async def search(self, request: SearchRequest, *, project_id: str = "", all_projects: bool = False) -> SearchAnswer:
+        """Find the rules that matter.
+
+        Args:
+            request: The question; its projects are filled in here.
+            project_id: Project to search instead of the one in hand.
+            all_projects: Search every project.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        await self.ready()
+        own: tuple[str, ...] = (project_id, SHARED_PROJECT) if project_id else ()
+        if not own and self.project is not None:
+            own = self.project.project_ids
+        return await search(
+            self.store,
+            self.provider,
+            replace(
+                request,
+                project_ids=(*own, STARTER_PROJECT) if own and not all_projects else (),
+                excluded_project_ids=() if self.settings.starter_rules else (STARTER_PROJECT,),
+                preferred_project_ids=own,
+                root=request.root or (str(self.project.root) if self.project is not None else ""),
+            ),
+        )
+
+    async def embed(self, text: str, input_type: InputType) -> Embeddings:
+        """Embed one text, as a query or as a document.
+
+        Raises:
+            ProviderError: The provider failed.
+        """
+        if input_type == "query":
+            return await self.provider.embed_query(text)
+        return await self.provider.embed_documents([text])
+
+    async def health(self, *, thorough: bool = False) -> HealthReport:
+        """Ask every part how it is."""
+        with suppress(SymmetraError):  # the store's own check says what is wrong, beside the state of the others
+            await self.ready()
+        return await check_health(self.store, self.provider, thorough=thorough)
+
+    async def reembed(
+        self, *, force: bool = False, dry_run: bool = False, on_progress: ProgressCallback | None = None
+    ) -> ReembedReport:
+        """Make the provider's space complete and searches compare in it.
+
+        Args:
+            force: Embed again what has a vector.
+            dry_run: Count only.
+            on_progress: Hears how far it is.
+
+        Raises:
+            ProviderError: The provider failed; what was embedded before is kept.
+            StoreError: The store failed.
+        """
+        await self.ready()
+        return await complete_space(self.store, self.provider, force=force, dry_run=dry_run, on_progress=on_progress)
+
+    async def list_rules(self, project_id: str | None = None) -> list[Rule]:
+        """All rules, or those of one project."""
+        await self.ready()
+        return await self.store.list_rules(project_id)
+
+    async def get_rule(self, rule_id: str, project_id: str = "") -> list[Rule]:
+        """The rules with an id: one, unless several projects use it."""
+        rules = await self.list_rules(project_id or None)
+        return [rule for rule in rules if rule.rule_id == rule_id]
+
+    async def count_rules(self) -> Mapping[str, int]:
+        """Number of rules of each project."""
+        await self.ready()
+        return await self.store.count_rules()
+
+    async def delete_rules(self, keys: Sequence[RuleKey]) -> int:
+        """Delete rules; those of a file come back when the file is imported again.
+
+        Returns:
+            How many existed.
+        """
+        await self.ready()
+        return await self.store.delete_rules(keys)
+
+    async def delete_project(self, project_id: str) -> int:
+        """Delete every rule of a project, and don't read its files again after a damaged store.
+
+        Returns:
+            How many rules there were.
+        """
+        rules = await self.list_rules(project_id)
+        forget_project(self.settings.data_folder, project_id)
+        return await self.delete_rules([rule.key for rule in rules])
+
+
+def make_app(settings: Settings) -> App:
+    """Wire an app: the embedded store in the data folder, and the provider that the settings choose."""
+    from symmetra_mcp.providers.select import select_provider
+    from symmetra_mcp.stores.sqlite import SqliteStore
+
+    return App(settings, SqliteStore(settings.data_folder), select_provider(settings))
+
+
+@asynccontextmanager
+async def open_app(settings: Settings | None = None) -> AsyncIterator[App]:
+    """An app that is closed at the end of the block.
+
+    Raises:
+        ConfigError: A setting can't be used.
+    """
+    app = make_app(settings or load_settings())
+    try:
+        yield app
+    finally:
+        await app.aclose()

@@ -1,0 +1,421 @@
+"""The command line: every power of the server, for people and scripts. The one module that prints.
+
+Answers go to stdout, progress and errors to stderr. Exit code 0: it worked; 1: it failed; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
+
+import anyio
+import click
+
+from symmetra_mcp import __version__
+from symmetra_mcp.app import App, open_app
+from symmetra_mcp.config import Settings, checked_project_id, load_settings
+from symmetra_mcp.errors import ConfigError, SymmetraError
+from symmetra_mcp.search import DEFAULT_LIMIT, DEFAULT_MAX_TOKENS, MAX_LIMIT, MIN_MAX_TOKENS, SearchRequest
+from symmetra_mcp.types import Priority, ProgressCallback, Rule, RuleKey, Stage
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from symmetra_mcp.ingest.export import RuleFormat
+    from symmetra_mcp.types import InputType
+
+T = TypeVar("T")
+
+_STAGES: dict[Stage, str] = {"read": "Reading rule files", "write": "Writing rules", "embed": "Embedding rules"}
+_EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+class _ProjectId(click.ParamType[str]):
+    """A project's name; `*` stands for every project where the option says so."""
+
+    name = "project"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(value) if value in ("", "*") else checked_project_id(str(value))
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_project_option = click.option("--project", "-p", type=_ProjectId(), default="", help="Project by name.")
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_examples(
+        'symmetra-mcp search "where should embeddings be stored?"',
+        "symmetra-mcp import .            # read this project's rule files",
+        "symmetra-mcp                     # serve MCP over stdio, as editors start it",
+    ),
+)
+@click.version_option(__version__, "-V", "--version", message="symmetra-mcp %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Hand an AI coding assistant the few of your team's rules that matter for what it is about to write.
+
+    Without a command: serve MCP over stdio.
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(serve)
+
+
+@cli.command()
+def serve() -> None:
+    """Serve MCP over stdio until the client closes it."""
+    from symmetra_mcp.server import serve as serve_stdio
+
+    settings = _settings()
+    if sys.stdin.isatty():
+        click.echo("symmetra-mcp serves MCP over stdio: a client talks to it. Ctrl-C ends it.", err=True)
+    serve_stdio(settings)
+
+
+@cli.command(
+    epilog=_examples(
+        'symmetra-mcp search "where should embeddings be stored?"',
+        'symmetra-mcp search "retry a failed payment" --file src/payments/client.py',
+        "git diff | symmetra-mcp search - --limit 8 --json",
+    )
+)
+@click.argument("query")
+@click.option("--file", "file_path", default="", metavar="PATH", help="File in hand: rules for others are left out.")
+@click.option("--category", "-c", default="", help="Only this category.")
+@click.option("--priority", type=click.Choice(get_args(Priority)), default="low", help="This priority or higher.")
+@click.option("--tech", "-t", "tech_stacks", multiple=True, help="Only rules for this tech stack, and general ones.")
+@click.option("--project", "-p", type=_ProjectId(), default="", help="Project by name; '*' for all.")
+@click.option("--limit", "-n", type=click.IntRange(1, MAX_LIMIT), default=DEFAULT_LIMIT, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(MIN_MAX_TOKENS), default=DEFAULT_MAX_TOKENS, show_default=True)
+@click.option("--no-sync", is_flag=True, help="Don't read the project's rule files first.")
+@_json_option
+def search(
+    query: str,
+    file_path: str,
+    category: str,
+    priority: Priority,
+    tech_stacks: tuple[str, ...],
+    project: str,
+    limit: int,
+    max_tokens: int,
+    no_sync: bool,
+    as_json: bool,
+) -> None:
+    """Find the rules that matter for QUERY: a sentence or code; '-' reads it from stdin."""
+    from symmetra_mcp.schemas import search_result
+    from symmetra_mcp.tables import search_answer
+
+    request = SearchRequest(
+        query=sys.stdin.read() if query == "-" else query,
+        category=category,
+        min_priority=priority,
+        tech_stacks=tech_stacks,
+        file_path=str(Path(file_path).absolute()) if file_path else "",
+        limit=limit,
+        max_tokens=max_tokens,
+    )
+
+    async def run(app: App) -> None:
+        if not no_sync:
+            await _sync(app)
+        every = project == "*"
+        answer = await app.search(request, project_id="" if every else project, all_projects=every)
+        result = search_result(answer)
+        _show(result.to_dict() if as_json else search_answer(result), as_json=as_json)
+
+    _with_app(run)
+
+
+@cli.command(
+    "import",
+    epilog=_examples(
+        "symmetra-mcp import .                       # every rule file of this project",
+        "symmetra-mcp import AGENTS.md .cursor --dry-run",
+        "symmetra-mcp import ~/team-rules --project shared --prune",
+    ),
+)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_project_option
+@click.option("--dry-run", is_flag=True, help="Show what would happen; write nothing.")
+@click.option("--prune", is_flag=True, help="Remove the rules that have left these files.")
+@click.option("--verbose", "-v", is_flag=True, help="Show every file.")
+@_json_option
+def import_(paths: tuple[Path, ...], project: str, dry_run: bool, prune: bool, verbose: bool, as_json: bool) -> None:
+    """Read rule files: Cursor, AGENTS.md, Claude, Copilot, Windsurf, Cline, Roo, Kiro, Gemini, and our own YAML.
+
+    PATHS are files or folders of one project. Rules imported as project "shared" count in every project.
+    """
+    from symmetra_mcp.schemas import reembed_answer
+    from symmetra_mcp.tables import import_report
+
+    async def run(app: App) -> None:
+        with _progress() as on_progress:
+            result = await app.import_rules(
+                paths, project_id=project, prune=prune, dry_run=dry_run, on_progress=on_progress
+            )
+        answer = result.report.to_dict()
+        if result.embedding is not None:
+            answer["embedding"] = reembed_answer(result.embedding).to_dict()
+        _show(answer if as_json else import_report(result.report, result.embedding, verbose=verbose), as_json=as_json)
+
+    _with_app(run)
+
+
+@cli.group()
+def rules() -> None:
+    """List, show, export and delete rules."""
+
+
+@rules.command("list", epilog=_examples("symmetra-mcp rules list --project starter --category security"))
+@_project_option
+@click.option("--category", "-c", default="", help="Only this category.")
+@_json_option
+def list_(project: str, category: str, as_json: bool) -> None:
+    """List rules."""
+    from symmetra_mcp.tables import rules_table
+
+    async def run(app: App) -> None:
+        found = [
+            rule
+            for rule in await app.list_rules(project or None)
+            if not category or rule.category.casefold() == category.casefold()
+        ]
+        _show([_summary(rule) for rule in found] if as_json else rules_table(found), as_json=as_json)
+
+    _with_app(run)
+
+
+@rules.command(epilog=_examples("symmetra-mcp rules show vector-db-choice"))
+@click.argument("rule_id")
+@_project_option
+@_json_option
+def show(rule_id: str, project: str, as_json: bool) -> None:
+    """Show a whole rule."""
+    from symmetra_mcp.schemas import rule_markdown
+
+    async def run(app: App) -> None:
+        found = await _rules_named(app, rule_id, project)
+        if as_json:
+            _show([_whole(rule) for rule in found], as_json=True)
+        else:
+            click.echo("\n".join(rule_markdown(rule) for rule in found), nl=False)
+
+    _with_app(run)
+
+
+@rules.command(epilog=_examples("symmetra-mcp rules export --project starter --output rules.yaml"))
+@_project_option
+@click.option("--format", "format_", type=click.Choice(_EXPORT_FORMATS), help="Default: by the file's name, else yaml.")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def export(project: str, format_: RuleFormat | None, output: Path | None, as_json: bool) -> None:
+    """Write rules in a form that `import` reads back."""
+    from symmetra_mcp.ingest.export import dump_rules
+
+    if as_json:
+        format_ = "json"
+    if format_ is None:
+        format_ = _format_of(output)
+
+    async def run(app: App) -> None:
+        text = dump_rules(await app.list_rules(project or None), format_)
+        if output is None:
+            click.echo(text, nl=False)
+        else:
+            await anyio.Path(output).write_text(text, "utf-8")
+            click.echo(f"Wrote {output}", err=True)
+
+    _with_app(run)
+
+
+@rules.command(epilog=_examples("symmetra-mcp rules delete old-rule", "symmetra-mcp rules delete --project demo --all"))
+@click.argument("rule_ids", nargs=-1)
+@_project_option
+@click.option("--all", "all_", is_flag=True, help="Every rule of --project.")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@_json_option
+def delete(rule_ids: tuple[str, ...], project: str, all_: bool, yes: bool, as_json: bool) -> None:
+    """Delete rules by id, or a whole project. A file's rules come back when the file is imported again."""
+    if all_ == bool(rule_ids) or (all_ and not project):
+        raise click.UsageError("give rule ids, or --project NAME --all")
+
+    async def run(app: App) -> None:
+        keys: list[RuleKey] = []
+        if all_:
+            keys = [rule.key for rule in await app.list_rules(project)]
+        for rule_id in rule_ids:
+            keys += [rule.key for rule in await _rules_named(app, rule_id, project)]
+        if not yes and keys:
+            click.confirm(f"Delete {len(keys)} rules?", abort=True, err=True)
+        deleted = await (app.delete_project(project) if all_ else app.delete_rules(keys))
+        _show({"deleted": deleted} if as_json else f"{deleted} rules deleted", as_json=as_json)
+
+    _with_app(run)
+
+
+@cli.command(epilog=_examples('symmetra-mcp embed "retry with exponential backoff" --query --json'))
+@click.argument("text")
+@click.option("--query", "as_query", is_flag=True, help="Embed as a search query rather than a document.")
+@_json_option
+def embed(text: str, as_query: bool, as_json: bool) -> None:
+    """Embed TEXT; --json prints the whole vector."""
+    from symmetra_mcp.passages import content_hash
+    from symmetra_mcp.schemas import embedding_answer
+    from symmetra_mcp.text import embedding_text
+
+    side: InputType = "query" if as_query else "document"
+
+    async def run(app: App) -> None:
+        answer = embedding_answer(await app.embed(text, side), side, content_hash(text), whole=as_json)
+        _show(answer.to_dict() if as_json else embedding_text(answer), as_json=as_json)
+
+    _with_app(run)
+
+
+@cli.command(epilog=_examples("symmetra-mcp health --thorough"))
+@click.option("--thorough", is_flag=True, help="Read the whole store to check its integrity.")
+@_json_option
+def health(thorough: bool, as_json: bool) -> None:
+    """Check the store, the embedding provider and the rules; exit code 1 when searches can't be answered."""
+    from symmetra_mcp.schemas import health_answer
+    from symmetra_mcp.text import health_text
+
+    async def run(app: App) -> None:
+        answer = health_answer(await app.health(thorough=thorough), __version__)
+        _show(answer.to_dict() if as_json else health_text(answer), as_json=as_json)
+        if answer.status == "unhealthy":
+            raise click.exceptions.Exit(1)
+
+    _with_app(run)
+
+
+@cli.command(epilog=_examples("symmetra-mcp reembed --dry-run"))
+@click.option("--dry-run", is_flag=True, help="Only count what would be embedded.")
+@click.option("--force", is_flag=True, help="Embed again what is embedded too.")
+@_json_option
+def reembed(dry_run: bool, force: bool, as_json: bool) -> None:
+    """Embed every rule that is not embedded yet, and make searches use the present provider."""
+    from symmetra_mcp.schemas import reembed_answer
+    from symmetra_mcp.text import reembed_text
+
+    async def run(app: App) -> None:
+        with _progress() as on_progress:
+            report = await app.reembed(force=force, dry_run=dry_run, on_progress=on_progress)
+        answer = reembed_answer(report)
+        _show(answer.to_dict() if as_json else reembed_text(answer), as_json=as_json)
+
+    _with_app(run)
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    cli(prog_name="symmetra-mcp")
+    raise SystemExit(0)
+
+
+def _format_of(output: Path | None) -> RuleFormat:
+    if output is None or output.suffix in (".yaml", ".yml"):
+        return "yaml"
+    for name in _EXPORT_FORMATS:
+        if output.suffix == f".{name}":
+            return name
+    raise click.UsageError(f"can't tell the format from {str(output)!r}: give --format")
+
+
+async def _sync(app: App) -> None:
+    """Read the project's rule files where they changed, and embed what no other process is embedding."""
+    with _progress() as on_progress:
+        await app.keep_in_step(on_progress=on_progress)
+        await app.embed_missing(wait=False, on_progress=on_progress)
+
+
+async def _rules_named(app: App, rule_id: str, project: str) -> list[Rule]:
+    found = await app.get_rule(rule_id, project)
+    if not found:
+        where = f" in project {project!r}" if project else ""
+        raise click.ClickException(f"no rule {rule_id!r}{where}: `symmetra-mcp rules list` shows the ids")
+    return found
+
+
+def _with_app(run: Callable[[App], Awaitable[None]]) -> None:
+    """Run a command over an app, telling errors on stderr."""
+    settings = _settings()
+
+    async def body() -> None:
+        async with open_app(settings) as app:
+            await run(app)
+            for notice in app.store.notices:
+                click.echo(f"Notice: {notice}", err=True)
+
+    try:
+        anyio.run(body)
+    except SymmetraError as exc:
+        raise click.ClickException(str(exc)) from None
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except ConfigError as exc:
+        raise click.ClickException(str(exc)) from None
+
+
+def _show(answer: RenderableType | dict[str, Any] | list[Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+    else:
+        _console(stderr=False).print(answer)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def _progress() -> Iterator[ProgressCallback]:
+    """Progress bars on stderr, one for each stage, each shown from its first figure on; none where stderr is a file."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks: dict[Stage, TaskID] = {}
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bars:
+
+        def on_progress(stage: Stage, done: int, total: int) -> None:
+            if bars.console.is_terminal:
+                if stage not in tasks:
+                    tasks[stage] = bars.add_task(_STAGES[stage], total=total)
+                bars.update(tasks[stage], completed=done, total=total)
+
+        yield on_progress
+
+
+def _summary(rule: Rule) -> dict[str, Any]:
+    return {
+        "project_id": rule.project_id,
+        "rule_id": rule.rule_id,
+        "title": rule.title,
+        "category": rule.category,
+        "priority": rule.priority,
+        "source": str(rule.sources[0]) if rule.sources else "",
+    }
+
+
+def _whole(rule: Rule) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(rule)

@@ -1,0 +1,96 @@
+"""Is every part able to do its work, and what to do where one is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from symmetra_mcp.errors import SymmetraError
+from symmetra_mcp.types import ComponentHealth, ComponentStatus, Detail, HealthReport
+
+if TYPE_CHECKING:
+    from symmetra_mcp.providers.base import EmbeddingProvider
+    from symmetra_mcp.stores.base import RuleStore
+
+_PROBE = "vector database architecture"
+_RANK: tuple[ComponentStatus, ...] = ("healthy", "degraded", "unhealthy")
+
+
+async def check_health(store: RuleStore, provider: EmbeddingProvider, *, thorough: bool = False) -> HealthReport:
+    """Ask every part.
+
+    Args:
+        store: Counted, and with `thorough` read from end to end.
+        provider: Embeds a short text.
+        thorough: Check the store's integrity too: seconds for a large one.
+    """
+    components = {
+        "store": await _guarded(lambda: _check_store(store, thorough)),
+        "embedding": await _guarded(lambda: _check_provider(provider)),
+        "rules": await _guarded(lambda: _check_rules(store, provider)),
+    }
+    return HealthReport(_overall(components), components, tuple(store.notices))
+
+
+async def _guarded(check: Callable[[], Awaitable[ComponentHealth]]) -> ComponentHealth:
+    try:
+        return await check()
+    except SymmetraError as exc:
+        return ComponentHealth("unhealthy", problem=str(exc), next_step="Do what the problem says, then check again")
+
+
+async def _check_store(store: RuleStore, thorough: bool) -> ComponentHealth:
+    details = await store.describe()
+    problem = await store.verify() if thorough else ""
+    if problem:
+        return ComponentHealth("unhealthy", details, problem, "Restart symmetra-mcp: it sets the damaged store aside")
+    return ComponentHealth("healthy", details)
+
+
+async def _check_provider(provider: EmbeddingProvider) -> ComponentHealth:
+    space = provider.space
+    began = time.perf_counter()
+    await provider.embed_query(_PROBE)
+    details: dict[str, Detail] = {
+        "provider": space.provider,
+        "model": space.model,
+        "embedding_dimensions": space.dimensions,
+        "max_input_tokens": provider.max_input_tokens,
+        "latency_ms": round((time.perf_counter() - began) * 1000, 1),
+    }
+    return ComponentHealth("healthy", details)
+
+
+async def _check_rules(store: RuleStore, provider: EmbeddingProvider) -> ComponentHealth:
+    counts = await store.count_rules()
+    statuses = {status.space: status for status in await store.space_statuses()}
+    active = await store.active_space()
+    status = statuses.get(active) if active is not None else None
+    details: dict[str, Detail] = {
+        "rule_count": sum(counts.values()),
+        "projects": ", ".join(f"{project} ({count})" for project, count in counts.items()) or None,
+        "space": str(active) if active is not None else None,
+        "texts": status.passages if status else None,
+        "texts_not_embedded": status.missing if status else None,
+    }
+    if not counts:
+        return ComponentHealth("degraded", details, "there are no rules", "Run `symmetra-mcp import PATH`")
+    if active is not None and active != provider.space:
+        problem = f"the rules are embedded in {active}, the provider embeds in {provider.space}: words alone match"
+        return ComponentHealth("degraded", details, problem, "Run `symmetra-mcp reembed`")
+    if status is None or status.missing:
+        missing = status.missing if status else "all"
+        problem = f"{missing} texts are not embedded yet: they match by their words alone"
+        return ComponentHealth(
+            "degraded", details, problem, "Wait for the running import, or run `symmetra-mcp reembed`"
+        )
+    return ComponentHealth("healthy", details)
+
+
+def _overall(components: Mapping[str, ComponentHealth]) -> ComponentStatus:
+    """The worst status, where a search that still answers by words counts as degraded."""
+    if components["store"].status == "unhealthy":
+        return "unhealthy"
+    worst = max(_RANK.index(component.status) for component in components.values())
+    return "degraded" if worst else "healthy"

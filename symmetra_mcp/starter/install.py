@@ -1,0 +1,65 @@
+"""Bring the starter rules into a store, with the vectors that were made when the package was built."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from symmetra_mcp.project import STARTER_PROJECT
+
+if TYPE_CHECKING:
+    from symmetra_mcp.spaces import EmbeddingSpace
+    from symmetra_mcp.stores.base import RuleStore
+
+FOLDER = Path(__file__).parent
+VECTORS_FILE = FOLDER / "vectors.npz"
+VECTORS_SPACE_ID = "local/all-MiniLM-L6-v2@384"
+"""The space of the vectors in `VECTORS_FILE`, which `tools/build_starter_vectors.py` makes."""
+_NOTE = "starter rules"
+
+
+def starter_files() -> list[Path]:
+    """The files that hold the starter rules, one a category."""
+    return sorted(FOLDER.glob("*.yaml"))
+
+
+def starter_digest() -> str:
+    """Changes with every edit of the starter rules."""
+    digest = hashlib.sha256()
+    for path in [*starter_files(), VECTORS_FILE]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+async def install_starter_rules(store: RuleStore, space: EmbeddingSpace) -> None:
+    """Write the starter rules, unless these very rules are there.
+
+    Args:
+        store: Takes them.
+        space: The provider's: vectors are brought along for the bundled model's space only.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    digest = starter_digest()
+    if await store.get_note(_NOTE) == digest:
+        return
+    from symmetra_mcp.ingest.importer import import_files
+
+    await import_files(store, starter_files(), project_id=STARTER_PROJECT, root=FOLDER.parent, prune=True)
+    if space.space_id == VECTORS_SPACE_ID:
+        await _put_vectors(store, space)
+    await store.set_note(_NOTE, digest)
+
+
+async def _put_vectors(store: RuleStore, space: EmbeddingSpace) -> None:
+    import numpy as np
+
+    from symmetra_mcp.providers.base import Embeddings
+
+    with np.load(VECTORS_FILE, allow_pickle=False) as data:
+        hashes, vectors = [str(name) for name in data["hashes"]], data["vectors"]
+    await store.put_vectors(hashes, Embeddings(vectors, space))
+    if await store.active_space() is None:
+        await store.activate_space(space)

@@ -1,0 +1,79 @@
+"""What a running server does beside answering: warm the model, keep in step with rule files, embed what is new."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from symmetra_mcp.errors import SymmetraError
+
+if TYPE_CHECKING:
+    from symmetra_mcp.app import App
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 4.0
+"""How long a search waits for changed rules to be embedded before it answers, and says what is missing."""
+
+
+class Upkeep:
+    """Background work of one server process.
+
+    Attributes:
+        app: What is kept in step.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self._greeted = anyio.Event()
+        self._wanted = anyio.Event()
+        self._idle = anyio.Event()
+        self._idle.set()
+
+    def greeted(self) -> None:
+        """The client has its first answer: heavy imports delay nobody now. Safe to call often."""
+        self._greeted.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._greeted.wait()
+        await self._quietly(self.app.provider.warm_up)
+        await self._quietly(self._read_rules)
+        while True:
+            await self._wanted.wait()
+            self._wanted = anyio.Event()
+            await self._quietly(self.app.embed_missing)
+            if not self._wanted.is_set():
+                self._idle.set()
+
+    async def before_search(self) -> None:
+        """Bring the rules in step, and wait a little for new ones to be embedded.
+
+        Raises:
+            SymmetraError: The store or the project's rule files can't be used.
+        """
+        self._greeted.set()
+        if await self.app.keep_in_step():
+            self._want()
+        with anyio.move_on_after(PATIENCE_S):
+            await self._idle.wait()
+
+    async def _read_rules(self) -> None:
+        await self.app.keep_in_step()
+        self._want()
+
+    def _want(self) -> None:
+        if self._idle.is_set():
+            self._idle = anyio.Event()
+        self._wanted.set()
+
+    @staticmethod
+    async def _quietly(work: Callable[[], Awaitable[object]]) -> None:
+        """Do background work whose failure the next tool call reports: here it only goes to the log."""
+        try:
+            await work()
+        except SymmetraError as exc:
+            logger.warning("%s", exc)
