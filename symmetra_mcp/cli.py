@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_WHOLE_LINES = 100_000
 _STAGES: dict[Stage, str] = {"read": "Reading rule files", "write": "Writing rules", "embed": "Embedding rules"}
 _EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
 
@@ -118,17 +119,18 @@ def search(
     from symmetra_mcp.schemas import search_result
     from symmetra_mcp.tables import search_answer
 
-    request = SearchRequest(
-        query=sys.stdin.read() if query == "-" else query,
-        category=category,
-        min_priority=priority,
-        tech_stacks=tech_stacks,
-        file_path=str(Path(file_path).absolute()) if file_path else "",
-        limit=limit,
-        max_tokens=max_tokens,
-    )
+    path = str(Path(file_path).absolute()) if file_path else ""
 
     async def run(app: App) -> None:
+        request = SearchRequest(
+            query=sys.stdin.read() if query == "-" else query,
+            category=category,
+            min_priority=priority,
+            tech_stacks=tech_stacks,
+            file_path=path,
+            limit=limit,
+            max_tokens=max_tokens,
+        )
         if not no_sync:
             await _sync(app)
         every = project == "*"
@@ -381,9 +383,13 @@ def _show(answer: RenderableType | dict[str, Any] | list[Any], *, as_json: bool)
 
 
 def _console(*, stderr: bool) -> Console:
+    """Wraps lines for a terminal alone: a file or a pipe gets them whole."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = _WHOLE_LINES
+    return console
 
 
 @contextmanager
@@ -392,14 +398,14 @@ def _progress() -> Iterator[ProgressCallback]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = _console(stderr=True)
     tasks: dict[Stage, TaskID] = {}
-    with Progress(*columns, console=_console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
 
         def on_progress(stage: Stage, done: int, total: int) -> None:
-            if bars.console.is_terminal:
-                if stage not in tasks:
-                    tasks[stage] = bars.add_task(_STAGES[stage], total=total)
-                bars.update(tasks[stage], completed=done, total=total)
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(_STAGES[stage], total=total)
+            bars.update(tasks[stage], completed=done, total=total)
 
         yield on_progress
 

@@ -110,6 +110,8 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as exc:
         raise ConfigError("; ".join(_explained(error) for error in exc.errors())) from None
+    except UnicodeDecodeError:
+        raise ConfigError("the file `.env` in the working directory is not UTF-8 text: save it as UTF-8") from None
 
 
 def checked_project_id(value: str) -> str:

@@ -1,7 +1,7 @@
 """The texts of a rule that are embedded and matched: passages for meaning, weighted fields for words.
 
 The bundled model reads 256 word pieces and ignores the rest, so a long rule is embedded in several passages, each with
-the rule's headings and title before it: "Keep it short" alone would be found by nobody.
+the rule's tech stacks, headings and title before it: "Keep it short" alone would be found by nobody.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PASSAGE_TOKENS = 220
 """Estimated word pieces in a passage: the bundled model reads 254, and the estimate may be a tenth off."""
+_STACKS_IN_HEAD = 2
+"""A rule for many tech stacks is about none of them."""
 MAX_PASSAGES = 32
 """No rule needs more: 32 passages are some 20 pages. What follows is still found by its words."""
 TITLE_WEIGHT = 2.0
@@ -82,7 +84,9 @@ def rule_terms(rule: Rule) -> TermCounts:
 
 def _head(rule: Rule) -> str:
     headings = [heading for heading in rule.heading_path if heading and heading != rule.title]
-    return " > ".join([*headings[-2:], rule.title]).strip() or rule.rule_id
+    name = " > ".join([*headings[-2:], rule.title]).strip() or rule.rule_id
+    stacks = ", ".join(rule.tech_stacks[:_STACKS_IN_HEAD])
+    return f"{stacks}: {name}" if stacks else name
 
 
 def _chunks(text: str, room: int) -> Iterator[str]:

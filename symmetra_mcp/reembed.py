@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from symmetra_mcp.probes import probe_passages
+
 if TYPE_CHECKING:
     from symmetra_mcp.providers.base import EmbeddingProvider
     from symmetra_mcp.spaces import EmbeddingSpace
@@ -81,6 +83,7 @@ async def complete_space(
 async def _embed_all(
     store: RuleStore, provider: EmbeddingProvider, *, force: bool, on_progress: ProgressCallback | None
 ) -> int:
+    await _embed_probes(store, provider)
     passages, missing = await _outstanding(store, provider.space)
     total = passages if force else missing
     embedded, after = 0, ""
@@ -93,6 +96,14 @@ async def _embed_all(
         embedded += len(page)
         if on_progress is not None:
             on_progress("embed", embedded, max(total, embedded))
+
+
+async def _embed_probes(store: RuleStore, provider: EmbeddingProvider) -> None:
+    """Give the space the unrelated questions that its searches measure nearness by."""
+    probes = {probe.content_hash: probe.text for probe in probe_passages()}
+    missing = sorted(await store.without_vector(provider.space, list(probes)))
+    if missing:
+        await store.put_vectors(missing, await provider.embed_documents([probes[key] for key in missing]))
 
 
 async def _outstanding(store: RuleStore, space: EmbeddingSpace) -> tuple[int, int]:

@@ -137,7 +137,7 @@ def tech_stacks_of(path: str) -> tuple[str, ...]:
 def _matching(globs: tuple[str, ...], path: str) -> str | None:
     positive = [pattern for pattern in globs if not pattern.startswith("!")]
     excluded = [pattern[1:] for pattern in globs if pattern.startswith("!")]
-    if any(_matches(pattern, path) for pattern in excluded):
+    if any(_matches(pattern, path) for pattern in excluded if _compiled(pattern) != (_ANYTHING,)):
         return None
     if not positive:
         return globs[0]

@@ -33,8 +33,8 @@ MIN_MAX_TOKENS = 100
 MAX_QUERY_CHARACTERS = 20_000
 """Some 500 lines of code; what is longer is no question."""
 
-MIN_SIMILARITY = {"local/all-MiniLM-L6-v2@384": 0.45}
-"""By space: the best cosine below which nothing applies. 19 of 20 answerable questions reach it."""
+_STRONG_WORDS = 0.5
+"""Fused score from which words alone make a rule fit, whatever its meaning: it holds the question's best words."""
 _CANDIDATES_PER_HIT = 3
 _MIN_CANDIDATES = 20
 _LONGEST_GUIDANCE = 400
@@ -227,9 +227,10 @@ def _with_vector(query: MatchQuery, vector: NDArray[np.float32], space: Embeddin
 
 
 def _answer(request: SearchRequest, found: Matches, space: EmbeddingSpace | None, degraded: str) -> SearchAnswer:
-    threshold = MIN_SIMILARITY.get(space.space_id) if space is not None else None
+    threshold = found.background if space is not None else None
     applies = threshold is None or found.best_similarity is None or found.best_similarity >= threshold
-    folded, duplicates = _fold(found.candidates, request.limit if applies else _BELOW_SHOWN)
+    fitting = [candidate for candidate in found.candidates if not applies or _fits(candidate, threshold)]
+    folded, duplicates = _fold(fitting, request.limit if applies else _BELOW_SHOWN)
     ranked = [_rule_match(candidate, also, threshold) for candidate, also in folded]
     hits, over_budget, tokens = _fit(ranked, request.max_tokens) if applies else ([], [], 0)
     return SearchAnswer(
@@ -244,6 +245,13 @@ def _answer(request: SearchRequest, found: Matches, space: EmbeddingSpace | None
         min_similarity=threshold,
         tokens=tokens,
     )
+
+
+def _fits(candidate: Candidate, threshold: float | None) -> bool:
+    """Whether a rule of an answer is worth its tokens: near by itself, or found by the question's best words."""
+    if threshold is None or candidate.similarity is None:
+        return True
+    return candidate.similarity >= threshold or candidate.score >= _STRONG_WORDS
 
 
 def _fold(candidates: Iterable[Candidate], limit: int) -> tuple[list[tuple[Candidate, list[Rule]]], list[Omitted]]:

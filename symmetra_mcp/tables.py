@@ -29,7 +29,12 @@ def search_answer(result: SearchResult) -> RenderableType:
     if result.degraded:
         parts.append(Text(f"Degraded: {result.degraded}", style="yellow"))
     for number, hit in enumerate(result.hits, 1):
-        parts += [_hit_head(number, hit), Padding(Text(hit.guidance.strip()), (0, 0, 0, 3)), _hit_foot(hit), Text()]
+        parts += [
+            _hit_head(number, hit),
+            Padding(Text(hit.guidance.strip()), (0, 0, 0, 3), expand=False),
+            _hit_foot(hit),
+            Text(),
+        ]
     if not result.hits:
         parts.append(Text("No rule applies.", style="bold"))
     if result.nearest:
@@ -94,7 +99,7 @@ def _hit_foot(hit: HitAnswer) -> RenderableType:
         facts.append("same as " + ", ".join(hit.also))
     if hit.excerpt:
         facts.append(f"an excerpt: `symmetra-mcp rules show {hit.rule_id}`")
-    return Padding(Text(" · ".join(fact for fact in facts if fact), style="cyan"), (0, 0, 0, 3))
+    return Padding(Text(" · ".join(fact for fact in facts if fact), style="cyan"), (0, 0, 0, 3), expand=False)
 
 
 def _summary(result: SearchResult) -> str:

@@ -54,9 +54,7 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
         file_path: Annotated[
             str, Field(description="File in hand, relative to the project: rules for other files are left out.")
         ] = "",
-        category: Annotated[
-            str, Field(description="Only this category, such as security, testing, architecture, performance.")
-        ] = "",
+        category: Annotated[str, Field(description="Only this category, such as security or testing.")] = "",
         priority: Annotated[Priority, Field(description="Lowest priority to return.")] = "low",
         tech_stack: Annotated[
             str, Field(description="Only rules for these, comma-separated, such as python, react; and general ones.")
@@ -176,7 +174,6 @@ def _tool(function: Callable[..., Any], title: str, *, read_only: bool, meta: di
         title=title,
         description=unwrapped(function.__doc__ or ""),
         annotations=ToolAnnotations(
-            title=title,
             read_only_hint=read_only,
             destructive_hint=False,  # re-embedding replaces vectors by equal ones; no rule is touched
             idempotent_hint=True,
@@ -217,16 +214,26 @@ def lean_schema(schema: Any, *, names: bool = False) -> Any:
     return lean
 
 
-def bare_schema(schema: Any, *, names: bool = False) -> Any:
-    """A schema of an answer without what only a caller would need: descriptions and defaults."""
+def bare_schema(schema: Any, *, names: bool = False, parts: dict[str, Any] | None = None) -> Any:
+    """A schema of an answer as a model needs it: no descriptions, no defaults, of a part only what it always holds.
+
+    Args:
+        schema: Any part of a schema.
+        names: The part maps names to schemas.
+        parts: What `$ref` refers to.
+    """
     if isinstance(schema, list):
-        return [bare_schema(part) for part in schema]
+        return [bare_schema(part, parts=parts) for part in schema]
     if not isinstance(schema, dict):
         return schema
+    parts = schema.get("$defs", parts)
+    if "$ref" in schema and parts is not None:
+        part = parts[schema["$ref"].rpartition("/")[2]]
+        return {"type": "object", "required": part["required"]}
     return {
-        key: bare_schema(value, names=key in ("properties", "$defs"))
+        key: bare_schema(value, names=key == "properties", parts=parts)
         for key, value in schema.items()
-        if names or key not in ("description", "default")
+        if names or key not in ("$defs", "description", "default")
     }
 
 
@@ -254,8 +261,9 @@ async def _progress_to(ctx: Context[Any, Any]) -> AsyncIterator[ProgressCallback
             send.send_nowait((done, total))
 
     async def report() -> None:
-        async for done, total in receive:
-            await ctx.report_progress(done, total, f"{done} of {total} texts embedded")
+        async with receive:
+            async for done, total in receive:
+                await ctx.report_progress(done, total, f"{done} of {total} texts embedded")
 
     async with anyio.create_task_group() as tasks, send:
         tasks.start_soon(report)

@@ -1,8 +1,9 @@
 """Words of prose and code as search terms, and BM25 over them.
 
-Identifiers count whole and in parts (`useEffect`, `use`, `effect`), English words by their stem, and runs of Chinese,
-Japanese or Korean characters by pairs, as those scripts put no blanks between words. A term is kept as a 64-bit
-hash, so an index needs no vocabulary table and two processes agree without talking to each other.
+Identifiers count whole and in parts (`useEffect`, `use`, `effect`), so do dotted names (`os.path`); operators (`===`)
+and dunder names count as written, English words by their stem, and runs of Chinese, Japanese or Korean characters by
+pairs, as those scripts put no blanks between words. A term is kept as a 64-bit hash, so an index needs no vocabulary
+table and two processes agree without talking to each other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,12 @@ K1 = 1.2
 B = 0.75
 """BM25's usual constants (Robertson and Zaragoza, 2009, section 3.5)."""
 
+_TOKEN = re.compile(
+    r"(?P<dotted>[^\W\d]\w*(?:(?:\.|::)[^\W\d]\w*)+)"
+    r"|(?P<operator>[!=]==?|[-=]>|\+\+|--|&&|\|\||\?\?|\?\.|\*\*|:=|<<|>>|::|[-+*/<>]=|\.\.\.)"
+    r"|\w+"
+)
+_DUNDER = re.compile(r"__\w+?__")
 _WORD = re.compile(r"[^\W_]+(?:_+[^\W_]+)*")
 _PART = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_a-zA-Z]+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
@@ -38,6 +45,8 @@ _STOP_WORDS = frozenset(
     very was we were what when where which while who whom why will with would you your yours""".split()  # noqa: SIM905 - as a list it would be a hundred lines
 )
 _CACHE_SIZE = 200_000
+_LONGEST_STEMMED = 64
+"""No word of English is longer, and the stemmer takes minutes over a megabyte of `y`."""
 
 _stemmer = snowballstemmer.stemmer("english")
 _stems: dict[str, str] = {}
@@ -48,19 +57,19 @@ def terms(text: str) -> list[str]:
     """Split a text into search terms, in order, with repeats.
 
     Returns:
-        Stemmed lower-case terms without stop words; an identifier gives itself and its parts.
+        Stemmed lower-case terms without stop words; an identifier or dotted name gives itself and its
+        parts, an operator and a dunder name itself.
     """
-    return [term for match in _WORD.finditer(text) for term in _terms_of(match.group())]
+    return [term for term, _ in _terms_and_words(text)]
 
 
 def query_terms(text: str, limit: int) -> dict[str, str]:
     """The first distinct search terms of a query, in order, each with the word that it stands for."""
     found: dict[str, str] = {}
-    for match in _WORD.finditer(text):
-        for term in _terms_of(match.group()):
-            if len(found) == limit:
-                return found
-            found.setdefault(term, match.group())
+    for term, word in _terms_and_words(text):
+        if len(found) == limit:
+            break
+        found.setdefault(term, word)
     return found
 
 
@@ -73,6 +82,22 @@ def term_hash(term: str) -> int:
         digest = hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         cached = _hashes[term] = int.from_bytes(digest, "little")
     return cached
+
+
+def _terms_and_words(text: str) -> Iterator[tuple[str, str]]:
+    """Each term of a text with the word that it stands for."""
+    for match in _TOKEN.finditer(text):
+        written = match.group()
+        if match["operator"]:
+            yield written, written
+            continue
+        if match["dotted"]:
+            yield written.lower().replace("::", "."), written
+        for word in _WORD.findall(written):
+            for term in _terms_of(word):
+                yield term, word
+        for name in _DUNDER.findall(written):
+            yield name, name
 
 
 def _terms_of(word: str) -> Iterable[str]:
@@ -97,6 +122,8 @@ def _terms_of_identifier(word: str) -> list[str]:
 
 
 def _stem(word: str) -> str:
+    if len(word) > _LONGEST_STEMMED:
+        return word
     cached = _stems.get(word)
     if cached is None:
         if len(_stems) >= _CACHE_SIZE:

@@ -1,6 +1,6 @@
 """Embed the starter rules at build time, so that the first search of a fresh install need not wait for it.
 
-Writes `symmetra_mcp/starter/vectors.npz`: content hash and vector of every passage, in the bundled model's space.
+Writes `symmetra_mcp/starter/vectors.npz`: content hash and vector of every passage and probe.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from pathlib import Path
 
 import anyio
 import numpy as np
-from symmetra_mcp.providers.local import LocalProvider
 
 from symmetra_mcp.ingest.importer import read_files
 from symmetra_mcp.ingest.plan import plan_import
 from symmetra_mcp.passages import Passage, passages
+from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.project import STARTER_PROJECT
+from symmetra_mcp.providers.local import LocalProvider
 from symmetra_mcp.starter.install import FOLDER, VECTORS_FILE, VECTORS_SPACE_ID, starter_files
 
 MIN_COSINE = 0.9999
@@ -24,10 +25,11 @@ MIN_COSINE = 0.9999
 
 
 def starter_passages() -> list[Passage]:
-    """Every distinct text of the starter rules, by content hash."""
+    """Every distinct text of the starter rules, and the probes, by content hash."""
     files = read_files(starter_files(), root=FOLDER.parent)
     plan = plan_import([], files.parsed, project_id=STARTER_PROJECT, prune_under=None)
-    texts = {passage.content_hash: passage for rule in plan.writes for passage in passages(rule)}
+    own = [passage for rule in plan.writes for passage in passages(rule)]
+    texts = {passage.content_hash: passage for passage in (*own, *probe_passages())}
     return [texts[key] for key in sorted(texts)]
 
 

@@ -91,6 +91,7 @@ class Matches:
         considered: Rules that passed every filter.
         out_of_scope: Rules left out because they are about other files.
         best_similarity: Highest cosine of any considered rule; `None` without vectors.
+        background: Cosine to the considered rules that unrelated questions stay below (`probes`); `None` unless known.
         unembedded: Considered rules without a vector in the space: found by words alone.
     """
 
@@ -98,6 +99,7 @@ class Matches:
     considered: int
     out_of_scope: int = 0
     best_similarity: float | None = None
+    background: float | None = None
     unembedded: int = 0
 
 
@@ -197,6 +199,10 @@ class RuleStore(ABC):
         Returns:
             The page, empty at the end; and where the next page begins.
         """
+
+    @abstractmethod
+    async def without_vector(self, space: EmbeddingSpace, hashes: Sequence[str]) -> set[str]:
+        """Which of these content hashes have no vector in a space."""
 
     @abstractmethod
     async def put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from symmetra_mcp.fusion import fuse
+from symmetra_mcp.probes import QUANTILE
 from symmetra_mcp.scopes import matching_glob
 from symmetra_mcp.stores.sqlite_rows import decode_scopes
 from symmetra_mcp.types import PRIORITIES
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 MAX_QUERY_TERMS = 256
 """Distinct words of a query that are looked up: a pasted file adds nothing after that."""
+_MAX_BACKGROUNDS = 64
+"""Filters whose background is kept until the next snapshot: sessions use a handful."""
 _SUBSET_SHARE = 4
 """Rows are picked out before the product when fewer than one in so many pass the filters: copying costs too."""
 
@@ -76,19 +79,27 @@ class IndexMatches:
     considered: int
     out_of_scope: int
     best_similarity: float | None
+    background: float | None
     unembedded: int
 
 
 class RuleIndex:
-    """Answers searches over one snapshot of the rules. Safe to share between threads: nothing in it changes."""
+    """Answers searches over one snapshot of the rules. Threads may share it: only a cache of equal values changes."""
 
-    def __init__(self, rules: IndexedRules, passage_rules: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        rules: IndexedRules,
+        passage_rules: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        probes: NDArray[np.float32] | None = None,
+    ) -> None:
         """Build the index.
 
         Args:
             rules: Columns, ordered by rule number.
             passage_rules: Rule number of each row of `vectors`, ascending; ordinals run from 0 within a rule.
             vectors: Shape `(passages, dimensions)`, unit length.
+            probes: Vectors of unrelated questions, shape `(probes, dimensions)`, where they are known.
         """
         self._numbers = np.asarray(rules.rule_numbers, np.int64)
         self.size = len(self._numbers)
@@ -108,6 +119,8 @@ class RuleIndex:
         positions = np.searchsorted(self._numbers, passage_rules)
         self._embedded, self._starts, counts = np.unique(positions, return_index=True, return_counts=True)
         self._ends = self._starts + counts
+        self._probes = probes
+        self._backgrounds: dict[RuleFilter, float | None] = {}
         self._one_passage_each = len(self._embedded) == len(vectors)
 
     def match(self, query: MatchQuery) -> IndexMatches:
@@ -115,7 +128,7 @@ class RuleIndex:
         allowed, out_of_scope, globs = self._allowed(query.rule_filter)
         rows = np.flatnonzero(allowed)
         if not len(rows):
-            return IndexMatches([], 0, out_of_scope, None, 0)
+            return IndexMatches([], 0, out_of_scope, None, None, 0)
         wanted = query_terms(query.text, MAX_QUERY_TERMS)
         word_scores = self._bm25.scores(wanted)[0][rows]
         similarities = None if query.vector is None else self._similarities(query.vector, rows)
@@ -132,8 +145,23 @@ class RuleIndex:
             considered=len(rows),
             out_of_scope=out_of_scope,
             best_similarity=float(similarities.max()) if similarities is not None and embedded else None,
+            background=self._background(query.rule_filter) if embedded else None,
             unembedded=0 if similarities is None else int(np.isneginf(similarities).sum()),
         )
+
+    def _background(self, rule_filter: RuleFilter) -> float | None:
+        """Cosine that unrelated questions stay below, among the rules that pass a filter, whatever the file in hand."""
+        if self._probes is None or not len(self._probes):
+            return None
+        key = replace(rule_filter, path="")
+        if key not in self._backgrounds:
+            if len(self._backgrounds) >= _MAX_BACKGROUNDS:
+                self._backgrounds.clear()
+            rows = np.flatnonzero(self._allowed(key)[0])
+            nearest = [self._similarities(probe, rows).max(initial=-np.inf) for probe in self._probes]
+            known = np.isfinite(nearest).all()
+            self._backgrounds[key] = float(np.quantile(nearest, QUANTILE)) if known else None
+        return self._backgrounds[key]
 
     def _hit(
         self,

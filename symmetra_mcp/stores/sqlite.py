@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from symmetra_mcp.errors import RuleNotFoundError, SpaceMismatchError, StoreUnavailableError
 from symmetra_mcp.passages import Passage, passages, rule_terms
+from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleStore, SpaceStatus
 from symmetra_mcp.stores.sqlite_file import (
     DamagedFileError,
@@ -37,6 +38,9 @@ from symmetra_mcp.types import Detail, Rule, RuleKey
 from symmetra_mcp.words import TERMS_VERSION
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from symmetra_mcp.providers.base import Embeddings
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.index import IndexHit, RuleIndex
@@ -137,6 +141,10 @@ class SqliteStore(RuleStore):
         self, space: EmbeddingSpace, *, after: str = "", limit: int = 512, again: bool = False
     ) -> tuple[list[Passage], str]:
         return await self._run(self._missing_passages, space, after, limit, again)
+
+    @override
+    async def without_vector(self, space: EmbeddingSpace, hashes: Sequence[str]) -> set[str]:
+        return await self._run(self._without_vector, space, hashes)
 
     @override
     async def put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
@@ -340,6 +348,10 @@ class SqliteStore(RuleStore):
         page = [Passage(text, content_hash) for content_hash, text in rows]
         return page, page[-1].content_hash if page else after
 
+    def _without_vector(self, space: EmbeddingSpace, hashes: Sequence[str]) -> set[str]:
+        with self._reading() as connection:
+            return set(hashes) - {name for name, _ in _vectors_of(connection, space.space_id, hashes)}
+
     def _put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
         blobs = [row.tobytes() for row in embeddings.vectors.astype("<f4")]
         space_id = embeddings.space.space_id
@@ -365,6 +377,7 @@ class SqliteStore(RuleStore):
             considered=found.considered,
             out_of_scope=found.out_of_scope,
             best_similarity=found.best_similarity,
+            background=found.background,
             unembedded=found.unembedded,
         )
 
@@ -477,15 +490,32 @@ def _build_index(connection: sqlite3.Connection) -> tuple[RuleIndex, _Snapshot]:
             "ON v.space_id = ? AND v.content_hash = p.content_hash ORDER BY p.rule_no, p.ordinal",
             (snapshot.space_id,),
         ).fetchall()
+        probes = list(_vectors_of(connection, snapshot.space_id, [probe.content_hash for probe in probe_passages()]))
         dimensions = connection.execute(
             "SELECT dimensions FROM spaces WHERE space_id = ?", (snapshot.space_id,)
         ).fetchone()
     finally:
         connection.execute("COMMIT")
     columns: list[Sequence[Any]] = list(zip(*rules, strict=True)) or [()] * 7
-    vectors = np.frombuffer(b"".join(row[1] for row in embedded), "<f4")
+    width = dimensions[0] if dimensions else 0
     return RuleIndex(
         IndexedRules(*columns),
         passage_rules=np.fromiter((row[0] for row in embedded), np.int64, len(embedded)),
-        vectors=vectors.reshape(len(embedded), dimensions[0] if dimensions else 0),
+        vectors=_matrix([row[1] for row in embedded], width),
+        probes=_matrix([row[1] for row in probes], width),
     ), snapshot
+
+
+def _matrix(blobs: Sequence[bytes], dimensions: int) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), dimensions)
+
+
+def _vectors_of(connection: sqlite3.Connection, space_id: str, hashes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    for content_hash in hashes:
+        row = connection.execute(
+            "SELECT vector FROM vectors WHERE space_id = ? AND content_hash = ?", (space_id, content_hash)
+        ).fetchone()
+        if row is not None:
+            yield content_hash, row[0]

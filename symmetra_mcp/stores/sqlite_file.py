@@ -91,6 +91,7 @@ def errors_mapped(path: Path) -> Iterator[None]:
 
     Raises:
         DamagedFileError: The file is not a database, or its pages contradict each other.
+        StoreError: A text holds half of a surrogate pair, which is no character.
         StoreUnavailableError: Anything else that keeps it from being read or written now.
     """
     try:
@@ -100,6 +101,9 @@ def errors_mapped(path: Path) -> Iterator[None]:
         if code in _DAMAGED:
             raise DamagedFileError(f"the rule store {str(path)!r} is damaged: {exc}") from exc
         raise StoreUnavailableError(_explained(code, path, exc)) from exc
+    except UnicodeEncodeError as exc:
+        problem = f"{exc.reason} at character {exc.start}"
+        raise StoreError(f"a text can't be stored or looked up: {problem}. Remove that character") from None
     except OSError as exc:
         raise StoreUnavailableError(
             f"the data folder {str(path.parent)!r} can't be used: {exc}. {_OTHER_FOLDER}"
