@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(
         default=None, description="Folder of the rule store. Default: the user's data folder of the system."
     )
-    rules: Annotated[tuple[str, ...], NoDecode] | None = Field(
+    rules: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
         description="Rule files and folders the server reads by itself, separated as in `PATH`; `0` reads none. "
         "Default: the project it is started in.",
