@@ -28,7 +28,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="SYMMETRA_", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+        env_prefix="SYMMETRA_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     embedding_backend: EmbeddingBackend = Field(default="auto", description="Which provider embeds: `auto` or `local`.")

@@ -17,33 +17,40 @@ MEANING_WEIGHT = 0.5
 """Share of meaning in a hybrid score, the rest is words. Between 0.4 and 0.6 nothing measurable changes."""
 DEPTH = 100
 """Rules by cosine between which the scale of meaning is stretched."""
-PREFERENCE = 0.1
-"""Added for each reason to prefer a rule, such as the tech stack at hand: it decides where rules fit about as well."""
+STACK_PREFERENCE = 0.1
+"""Added to a rule of the tech stack at hand: it decides where rules fit about as well."""
+PROJECT_PREFERENCE = 0.25
+"""Added to a rule of the team's own: one from elsewhere has to fit clearly better to go first."""
 
 
-def fuse(
-    similarities: NDArray[np.float32] | None,
-    word_scores: NDArray[np.float32],
-    preferences: Sequence[NDArray[np.bool_]] = (),
-) -> NDArray[np.float32]:
+def fuse(similarities: NDArray[np.float32] | None, word_scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Fuse the scores of the rules that passed the filters.
 
     Args:
         similarities: Cosines, shape `(n,)`; `-inf` for a rule that has no vector yet. `None` for words only.
         word_scores: BM25, shape `(n,)`, 0 where no word matches.
-        preferences: For each reason, the rules to prefer by it, shape `(n,)`.
 
     Returns:
-        Shape `(n,)`, float32, 0 to 1 without preferences; the higher the better; comparable inside one query only.
+        Relevance, shape `(n,)`, float32, 0 to 1, the higher the better; comparable inside one query only.
     """
     import numpy as np
 
     best = float(word_scores.max(initial=0))
     words = word_scores / best if best > 0 else np.zeros_like(word_scores)
     fused = words if similarities is None else MEANING_WEIGHT * _stretched(similarities) + (1 - MEANING_WEIGHT) * words
-    for preferred in preferences:
-        fused = fused + PREFERENCE * preferred
     return np.asarray(fused, np.float32)
+
+
+def prefer(
+    relevance: NDArray[np.float32], preferences: Sequence[tuple[NDArray[np.bool_], float]]
+) -> NDArray[np.float32]:
+    """Relevance plus, for each reason to prefer some rules, a weight for those: what rules are ordered by."""
+    import numpy as np
+
+    scores = relevance.copy()
+    for preferred, weight in preferences:
+        scores += np.float32(weight) * preferred
+    return scores
 
 
 def _stretched(similarities: NDArray[np.float32]) -> NDArray[np.float32]:

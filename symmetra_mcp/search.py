@@ -34,7 +34,7 @@ MAX_QUERY_CHARACTERS = 20_000
 """Some 500 lines of code; what is longer is no question."""
 
 _STRONG_WORDS = 0.5
-"""Fused score from which words alone make a rule fit, whatever its meaning: it holds the question's best words."""
+"""Relevance from which words alone make a rule fit, whatever its meaning: it holds the question's best words."""
 _CANDIDATES_PER_HIT = 3
 _MIN_CANDIDATES = 20
 _LONGEST_GUIDANCE = 400
@@ -251,7 +251,7 @@ def _fits(candidate: Candidate, threshold: float | None) -> bool:
     """Whether a rule of an answer is worth its tokens: near by itself, or found by the question's best words."""
     if threshold is None or candidate.similarity is None:
         return True
-    return candidate.similarity >= threshold or candidate.score >= _STRONG_WORDS
+    return candidate.similarity >= threshold or candidate.relevance >= _STRONG_WORDS
 
 
 def _fold(candidates: Iterable[Candidate], limit: int) -> tuple[list[tuple[Candidate, list[Rule]]], list[Omitted]]:

@@ -67,7 +67,8 @@ class Candidate:
     """A rule that may answer, with everything it was judged by.
 
     Attributes:
-        score: Fused, comparable inside one answer only.
+        score: What it is ordered by: its relevance and what it is preferred by; comparable inside one answer only.
+        relevance: Meaning and words fused, 0 to 1, comparable inside one answer only.
         similarity: Cosine of its best passage, -1 to 1; `None` where the rule has no vector.
         words: Words of the query that the rule holds, the weightiest first.
         passage: Text of the best passage, or empty where the rule has one passage only.
@@ -76,6 +77,7 @@ class Candidate:
 
     rule: Rule
     score: float
+    relevance: float
     similarity: float | None
     words: tuple[str, ...]
     passage: str

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from symmetra_mcp.fusion import fuse
+from symmetra_mcp.fusion import PROJECT_PREFERENCE, STACK_PREFERENCE, fuse, prefer
 from symmetra_mcp.probes import QUANTILE
 from symmetra_mcp.scopes import matching_glob
 from symmetra_mcp.stores.sqlite_rows import decode_scopes
@@ -65,6 +65,7 @@ class IndexHit:
 
     rule_number: int
     score: float
+    relevance: float
     similarity: float | None
     words: tuple[str, ...]
     passage: int
@@ -132,13 +133,14 @@ class RuleIndex:
         wanted = query_terms(query.text, MAX_QUERY_TERMS)
         word_scores = self._bm25.scores(wanted)[0][rows]
         similarities = None if query.vector is None else self._similarities(query.vector, rows)
-        scores = fuse(similarities, word_scores, list(self._preferences(query, rows)))
+        relevance = fuse(similarities, word_scores)
+        scores = prefer(relevance, list(self._preferences(query, rows)))
         found = word_scores > 0 if similarities is None else np.ones(len(rows), np.bool_)
         order = _best(np.where(found, scores, -np.inf), query.limit)
         embedded = similarities is not None and bool(np.isfinite(similarities).any())
         return IndexMatches(
             hits=[
-                self._hit(int(rows[i]), float(scores[i]), similarities, i, query, wanted, globs)
+                self._hit(int(rows[i]), float(scores[i]), float(relevance[i]), similarities, i, query, wanted, globs)
                 for i in order
                 if found[i]
             ],
@@ -167,6 +169,7 @@ class RuleIndex:
         self,
         row: int,
         score: float,
+        relevance: float,
         similarities: NDArray[np.float32] | None,
         position: int,
         query: MatchQuery,
@@ -177,6 +180,7 @@ class RuleIndex:
         return IndexHit(
             rule_number=int(self._numbers[row]),
             score=score,
+            relevance=relevance,
             similarity=similarity if similarity is not None and np.isfinite(similarity) else None,
             words=tuple(dict.fromkeys(wanted[term] for term in self._bm25.matched(wanted, row))),
             passage=-1 if query.vector is None else self._best_passage(query.vector, row),
@@ -206,13 +210,13 @@ class RuleIndex:
         left_out = int((allowed & ~in_scope).sum())
         return allowed & in_scope, left_out, {code: glob for code, glob in enumerate(globs) if glob}
 
-    def _preferences(self, query: MatchQuery, rows: NDArray[np.intp]) -> Iterator[NDArray[np.bool_]]:
+    def _preferences(self, query: MatchQuery, rows: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.bool_], float]]:
         if query.preferred_tech_stacks:
             wanted = {name.casefold() for name in query.preferred_tech_stacks}
-            yield _with_code(self._stacks, self._stack_sets, lambda names: bool(names & wanted))[rows]
+            yield _with_code(self._stacks, self._stack_sets, lambda names: bool(names & wanted))[rows], STACK_PREFERENCE
         if query.preferred_project_ids:
             projects = set(query.preferred_project_ids)
-            yield _with_code(self._projects, self._project_names, projects.__contains__)[rows]
+            yield _with_code(self._projects, self._project_names, projects.__contains__)[rows], PROJECT_PREFERENCE
 
     def _similarities(self, vector: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Best cosine of each rule of `rows`; `-inf` where it has no vector."""

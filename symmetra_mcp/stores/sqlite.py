@@ -391,6 +391,7 @@ class SqliteStore(RuleStore):
                 yield Candidate(
                     rule=rule_of_row(row),
                     score=hit.score,
+                    relevance=hit.relevance,
                     similarity=hit.similarity,
                     words=hit.words,
                     passage=_passage_text(connection, hit),

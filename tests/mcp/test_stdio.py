@@ -1,0 +1,109 @@
+"""The real server process, over real stdio."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+
+HEAVY = ("numpy", "onnxruntime", "tokenizers", "torch", "sentence_transformers", "openai", "cohere", "supabase", "rich")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "a shop with spaces"
+    (folder / ".git").mkdir(parents=True)
+    (folder / "CLAUDE.md").write_text("# Money\n\n- Always keep amounts of money as integer cents.\n")
+    return folder
+
+
+@asynccontextmanager
+async def client_of(python: str, project: Path) -> AsyncIterator[Client]:
+    server = StdioServerParameters(command=python, args=["-m", "symmetra_mcp"], env=dict(os.environ), cwd=project)
+    async with Client(server) as client:
+        yield client
+
+
+def test_a_client_gets_the_projects_rule_over_stdio(python: str, project: Path) -> None:
+    async def run() -> None:
+        async with client_of(python, project) as client:
+            assert len((await client.list_tools()).tools) == 4
+            result = await client.call_tool("search_rules", {"query": "store the price of a product in cents"})
+            answer = result.structured_content or {}
+            assert answer["hits"][0]["guidance"] == "Always keep amounts of money as integer cents."
+            assert answer["hits"][0]["source"] == "CLAUDE.md:3"
+            assert answer["mode"] == "hybrid"
+            assert "degraded" not in answer
+            health = await client.call_tool("health_check", {})
+            assert (health.structured_content or {})["status"] == "healthy"
+
+    anyio.run(run)
+
+
+@pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
+def test_stdout_carries_protocol_messages_alone(python: str, project: Path, version: str) -> None:
+    requests = [
+        {
+            "id": 1,
+            "method": "initialize",
+            "params": {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+        },
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/list"},
+        {"id": 3, "method": "tools/call", "params": {"name": "search_rules", "arguments": {"query": "cents"}}},
+    ]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "SYMMETRA_LOG_LEVEL": "debug", "LC_ALL": "C"}
+    process = subprocess.Popen(
+        [python, "-m", "symmetra_mcp"],
+        cwd=project,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answers = {}
+        for request in requests:
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **request}).encode() + b"\n")
+            process.stdin.flush()
+            while "id" in request and request["id"] not in answers:
+                message = json.loads(process.stdout.readline())
+                answers[message.get("id")] = message
+        process.stdin.close()
+        rest = process.stdout.read()
+    assert answers[1]["result"]["protocolVersion"] == version
+    assert answers[3]["result"]["structuredContent"]["hits"]
+    assert rest == b""
+    assert process.returncode == 0
+
+
+def test_nothing_heavy_is_imported_before_the_first_search(python: str) -> None:
+    code = f"import sys, symmetra_mcp.server; print([name for name in {HEAVY} if name in sys.modules])"
+
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_wrong_setting_is_told_on_stderr_before_anything_is_served(python: str, project: Path) -> None:
+    done = subprocess.run(
+        [python, "-m", "symmetra_mcp"],
+        cwd=project,
+        env={**os.environ, "SYMMETRA_EMBEDDING_BACKEND": "sbert"},
+        input=b"",
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert b"`SYMMETRA_EMBEDDING_BACKEND`: input should be 'auto' or 'local'" in done.stderr
