@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _LOOK_AGAIN_S = 2.0
 """Seconds after which a search looks again whether the known rule files changed."""
+_RESTORED = "earlier imports read again"
 _WALK_AGAIN_S = 30.0
 """Seconds after which it looks for new ones: a walk through a large repository takes a while."""
 
@@ -101,12 +102,11 @@ class App:
         async with self._opening:
             if not self._opened:
                 await self.store.open()
+            if not self._opened or self.store.take_rebuilt():
                 await self._install_starter_rules()
-                self._opened = True
-            if self.store.take_rebuilt():
-                await self._install_starter_rules()
-                await self._import_again()
+                await self._restore()
                 self._looked_at = float("-inf")
+            self._opened = True
 
     # Rules in
 
@@ -210,14 +210,23 @@ class App:
             return report
 
     async def _install_starter_rules(self) -> None:
-        if self.settings.starter_rules:
-            from symmetra_mcp.starter import install_starter_rules
+        from symmetra_mcp.starter import install_starter_rules, starter_rules_installed
 
+        if self.settings.starter_rules and not await starter_rules_installed(self.store):
             async with self.store.exclusive("import"):
                 await install_starter_rules(self.store, self.provider.space)
 
+    async def _restore(self) -> None:
+        """Fill a store that began anew, once: what was imported before is written in a file beside it."""
+        if await self.store.get_note(_RESTORED):
+            return
+        async with self.store.exclusive("restore"):
+            if not await self.store.get_note(_RESTORED):
+                await self._import_again()
+                await self.store.set_note(_RESTORED, "yes")
+
     async def _import_again(self) -> None:
-        """Fill a store that began anew from every path that was ever imported and still exists."""
+        """Read every path that was ever imported and still exists."""
         for record in read_imports(self.settings.data_folder):
             existing = [Path(path) for path in record.paths if await anyio.Path(path).exists()]
             try:

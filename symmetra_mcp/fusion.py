@@ -18,7 +18,8 @@ MEANING_WEIGHT = 0.5
 DEPTH = 100
 """Rules by cosine between which the scale of meaning is stretched."""
 STACK_PREFERENCE = 0.1
-"""Added to a rule of the tech stack at hand: it decides where rules fit about as well."""
+"""Added to a rule of the tech stack at hand, taken from one of other stacks alone: it decides where rules fit about as
+well."""
 PROJECT_PREFERENCE = 0.25
 """Added to a rule of the team's own: one from elsewhere has to fit clearly better to go first."""
 

@@ -240,6 +240,21 @@ def test_rules_imported_from_elsewhere_survive_a_damaged_store(run: Run, data_di
     assert json.loads(done.stdout)["hits"][0]["project_id"] == "shared"
 
 
+def test_a_deleted_store_is_filled_again_from_everything_that_was_imported(
+    run: Run, data_dir: Path, tmp_path: Path
+) -> None:
+    shared = tmp_path / "team-rules"
+    shared.mkdir()
+    (shared / "AGENTS.md").write_text("- Always pin the version of every base image.\n")
+    run("import", str(shared), "--project", "shared")
+    for part in data_dir.glob("symmetra.db*"):
+        part.unlink()
+
+    done = run("search", "base image version", "--json")
+
+    assert json.loads(done.stdout)["hits"][0]["project_id"] == "shared"
+
+
 def test_rules_of_another_project_do_not_answer_here(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     (other / ".git").mkdir(parents=True)

@@ -1,5 +1,5 @@
 """The rules that symmetra-mcp brings along, and their vectors."""
 
-from symmetra_mcp.starter.install import install_starter_rules
+from symmetra_mcp.starter.install import install_starter_rules, starter_rules_installed
 
-__all__ = ["install_starter_rules"]
+__all__ = ["install_starter_rules", "starter_rules_installed"]

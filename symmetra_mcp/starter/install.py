@@ -32,6 +32,11 @@ def starter_digest() -> str:
     return digest.hexdigest()
 
 
+async def starter_rules_installed(store: RuleStore) -> bool:
+    """Whether a store holds these very starter rules."""
+    return await store.get_note(_NOTE) == starter_digest()
+
+
 async def install_starter_rules(store: RuleStore, space: EmbeddingSpace) -> None:
     """Write the starter rules, unless these very rules are there.
 
@@ -42,15 +47,14 @@ async def install_starter_rules(store: RuleStore, space: EmbeddingSpace) -> None
     Raises:
         StoreError: The store failed.
     """
-    digest = starter_digest()
-    if await store.get_note(_NOTE) == digest:
+    if await starter_rules_installed(store):
         return
     from symmetra_mcp.ingest.importer import import_files
 
     await import_files(store, starter_files(), project_id=STARTER_PROJECT, root=FOLDER.parent, prune=True)
     if space.space_id == VECTORS_SPACE_ID:
         await _put_vectors(store, space)
-    await store.set_note(_NOTE, digest)
+    await store.set_note(_NOTE, starter_digest())
 
 
 async def _put_vectors(store: RuleStore, space: EmbeddingSpace) -> None:

@@ -213,7 +213,10 @@ class RuleIndex:
     def _preferences(self, query: MatchQuery, rows: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.bool_], float]]:
         if query.preferred_tech_stacks:
             wanted = {name.casefold() for name in query.preferred_tech_stacks}
-            yield _with_code(self._stacks, self._stack_sets, lambda names: bool(names & wanted))[rows], STACK_PREFERENCE
+            matching = _with_code(self._stacks, self._stack_sets, lambda names: bool(names & wanted))[rows]
+            other = _with_code(self._stacks, self._stack_sets, lambda names: bool(names) and not names & wanted)[rows]
+            yield matching, STACK_PREFERENCE
+            yield other, -STACK_PREFERENCE
         if query.preferred_project_ids:
             projects = set(query.preferred_project_ids)
             yield _with_code(self._projects, self._project_names, projects.__contains__)[rows], PROJECT_PREFERENCE
