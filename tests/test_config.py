@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from platformdirs import user_data_path
+
+from symmetra_mcp.config import BUNDLED_MODEL, EmbeddingBackend, LogLevel, Settings, checked_project_id, load_settings
+from symmetra_mcp.errors import ConfigError
+
+NAMES = [f"SYMMETRA_{name.upper()}" for name in Settings.model_fields]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SYMMETRA_DATA_DIR")
+
+
+DEFAULTS = {
+    "embedding_backend": "auto",
+    "embedding_model": BUNDLED_MODEL,
+    "data_dir": None,
+    "rules": None,
+    "starter_rules": True,
+    "project": "",
+    "project_dir": None,
+    "log_level": "warning",
+}
+
+
+def test_nothing_set_is_the_documented_default() -> None:
+    settings = load_settings()
+    assert settings.model_dump() == DEFAULTS
+    assert settings.data_folder == user_data_path("symmetra-mcp", appauthor=False).absolute()
+    assert settings.working_folder == Path.cwd()
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("value", ["", "   ", "${NOT_EXPANDED}", " ${user_config.key} ", "${}"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_or_unexpanded_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert load_settings().model_dump() == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        pytest.param("EMBEDDING_BACKEND", " LOCAL ", "local", id="backend"),
+        pytest.param("EMBEDDING_MODEL", f"sentence-transformers/{BUNDLED_MODEL}", BUNDLED_MODEL, id="model-full-name"),
+        pytest.param("DATA_DIR", "/srv/rules", Path("/srv/rules"), id="data-dir"),
+        pytest.param("STARTER_RULES", "0", False, id="starter-rules-off"),
+        pytest.param("STARTER_RULES", "true", True, id="starter-rules-on"),
+        pytest.param("PROJECT", " my.Shop_2 ", "my.Shop_2", id="project"),
+        pytest.param("PROJECT_DIR", "/srv/shop", Path("/srv/shop"), id="project-dir"),
+        pytest.param("LOG_LEVEL", "DEBUG", "debug", id="log-level"),
+    ],
+)
+def test_a_setting_is_read_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: object
+) -> None:
+    monkeypatch.setenv(f"SYMMETRA_{name}", value)
+    assert load_settings().model_dump() == DEFAULTS | {name.lower(): expected}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param("AGENTS.md", ("AGENTS.md",), id="one"),
+        pytest.param(os.pathsep.join(["a", " b c ", "", "d"]), ("a", "b c", "d"), id="several"),
+        pytest.param("0", (), id="zero"),
+        pytest.param(" Off ", (), id="off"),
+        pytest.param("false", (), id="false"),
+        pytest.param("NO", (), id="no"),
+        pytest.param(os.pathsep, (), id="separators-only"),
+        pytest.param("~/rules", ("~/rules",), id="home-is-kept"),
+    ],
+)
+def test_rules_are_separated_as_paths_are(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("SYMMETRA_RULES", value)
+    assert load_settings().rules == expected
+
+
+def test_the_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text(
+        "# comment\nexport SYMMETRA_PROJECT='from-file'\nSYMMETRA_LOG_LEVEL=debug\nSYMMETRA_DATA_DIR=\n"
+        "OTHER_TOOLS_SECRET=kept out\nSYMMETRA_NOT_OURS=1\nSYMMETRA_RULES=0\n",
+        "utf-8",
+    )
+    monkeypatch.setenv("SYMMETRA_LOG_LEVEL", "error")
+    assert load_settings().model_dump() == DEFAULTS | {"project": "from-file", "log_level": "error", "rules": ()}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("", id="empty"),
+        pytest.param(
+            "${NOT_EXPANDED}",
+            marks=pytest.mark.xfail(strict=True, reason="unexpanded values are dropped after `.env` was overridden"),
+            id="unexpanded",
+        ),
+    ],
+)
+def test_a_value_that_counts_as_not_set_leaves_the_env_file_in_force(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    Path(".env").write_text("SYMMETRA_PROJECT=from-file\n", "utf-8")
+    monkeypatch.setenv("SYMMETRA_PROJECT", value)
+    assert load_settings().project == "from-file"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\xef\xbb\xbfSYMMETRA_LOG_LEVEL=debug\n", id="byte-order-mark"),
+        pytest.param(b"no assignment here\n=\n'\n", id="no-assignments"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+def test_an_odd_env_file_stops_nothing(content: bytes) -> None:
+    Path(".env").write_bytes(content)
+    assert isinstance(load_settings(), Settings)
+
+
+def test_an_env_file_that_is_no_text_is_named() -> None:
+    Path(".env").write_bytes(b"SYMMETRA_PROJECT=caf\xe9\nOPENAI_API_KEY=sk-secret\n")
+    with pytest.raises(ConfigError, match=r"`\.env`.*UTF-8") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        pytest.param("EMBEDDING_BACKEND", "word2vec", get_args(EmbeddingBackend), id="backend"),
+        pytest.param("EMBEDDING_MODEL", "bert", (BUNDLED_MODEL,), id="model"),
+        pytest.param("LOG_LEVEL", "loud", get_args(LogLevel), id="log-level"),
+        pytest.param("STARTER_RULES", "maybe", ("boolean",), id="starter-rules"),
+        pytest.param("PROJECT", "two words", ("letters", "digits", "`.`", "`_`", "`-`"), id="project"),
+    ],
+)
+def test_a_wrong_value_names_the_variable_and_what_it_accepts(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, accepted: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(f"SYMMETRA_{name}", value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert f"`SYMMETRA_{name}`" in message
+    assert repr(value) in message
+    assert [word for word in accepted if word not in message] == []
+
+
+def test_every_wrong_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYMMETRA_LOG_LEVEL", "loud")
+    monkeypatch.setenv("SYMMETRA_EMBEDDING_BACKEND", "word2vec")
+    with pytest.raises(ConfigError, match=r"(?s)(LOG_LEVEL.*BACKEND|BACKEND.*LOG_LEVEL)"):
+        load_settings()
+
+
+def test_overrides_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SYMMETRA_DATA_DIR", "/elsewhere")
+    assert load_settings(data_dir=tmp_path).data_folder == tmp_path
+
+
+def test_folders_begin_at_home_where_they_say_so_and_are_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYMMETRA_DATA_DIR", "~/rules")
+    monkeypatch.setenv("SYMMETRA_PROJECT_DIR", "shop")
+    settings = load_settings()
+    assert settings.data_folder == Path.home() / "rules"
+    assert settings.working_folder == Path.cwd() / "shop"
+
+
+def test_the_editor_may_name_the_project_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLAUDE_PROJECT_DIR", str(tmp_path))
+    assert load_settings().working_folder == tmp_path
+    assert load_settings(project_dir=tmp_path / "own").working_folder == tmp_path / "own"
+
+
+@pytest.mark.parametrize("hinted", ["", "${CLAUDE_PROJECT_DIR}", "/no/such/folder"])
+def test_a_hint_that_is_no_folder_is_ignored(monkeypatch: pytest.MonkeyPatch, hinted: str) -> None:
+    monkeypatch.setenv("CLAUDE_PROJECT_DIR", hinted)
+    assert load_settings().working_folder == Path.cwd()
+
+
+@pytest.mark.parametrize("value", ["a", "A1", "my-shop", "my_shop.v2", "9lives", "x" * 100])
+def test_a_project_may_be_called(value: str) -> None:
+    assert checked_project_id(value) == value
+
+
+@pytest.mark.parametrize("value", ["", "-a", ".a", "_a", "a/b", "a b", "ä", "a\n", "a\0", "..", "x" * 101])
+def test_a_project_may_not_be_called(value: str) -> None:
+    with pytest.raises(ValueError, match="up to 100 letters"):
+        checked_project_id(value)
+
+
+def test_settings_do_not_change() -> None:
+    settings = load_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.project = "other"  # type: ignore[misc]  # what is refused
