@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from symmetra_mcp import __version__
 from symmetra_mcp.config import Settings, load_settings
 from symmetra_mcp.errors import RuleFileError, StoreUnavailableError, SymmetraError
 from symmetra_mcp.health import check_health
@@ -149,6 +150,8 @@ class App:
         if project is None or not self._looks_due():
             return []
         async with self._reading:
+            if not self._looks_due():  # another search has looked meanwhile
+                return []
             reports = [await self._keep_folder_in_step(folder, on_progress) for folder in project.folders]
             self._looked_at = time.monotonic()
             return [report for report in reports if report is not None]
@@ -159,7 +162,8 @@ class App:
         if time.monotonic() - self._walked_at.get(folder, float("-inf")) >= _WALK_AGAIN_S:
             self._rule_files[folder] = await anyio.to_thread.run_sync(rule_files, folder)
             self._walked_at[folder] = time.monotonic()
-        digest = await anyio.to_thread.run_sync(files_digest, self._rule_files[folder])
+        files = await anyio.to_thread.run_sync(files_digest, self._rule_files[folder])
+        digest = f"{__version__} {files}"  # another version may read the same files differently
         note = f"files of {folder.project_id}"
         if digest == await self.store.get_note(note):
             return None
@@ -338,7 +342,8 @@ class App:
             How many rules there were.
         """
         rules = await self.list_rules(project_id)
-        forget_project(self.settings.data_folder, project_id)
+        async with self.store.exclusive("import"):
+            forget_project(self.settings.data_folder, project_id)
         return await self.delete_rules([rule.key for rule in rules])
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from typing_extensions import override
 
 from symmetra_mcp.errors import ConfigError
 
@@ -19,6 +21,22 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 _UNEXPANDED = re.compile(r"\$\{[^}]*\}")
 _PROJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class _WithoutUnset(PydanticBaseSettingsSource):
+    """A source of settings without the values that count as not set, so that the next source is asked for them."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    @override
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    @override
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in self._source().items() if not _is_unset(value)}
 
 
 class Settings(BaseSettings):
@@ -55,12 +73,18 @@ class Settings(BaseSettings):
     )
     log_level: LogLevel = Field(default="warning", description="What is logged to stderr: debug, info, warning, error.")
 
-    @model_validator(mode="before")
     @classmethod
-    def _drop_unset(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        return {name: value for name, value in values.items() if not _is_unset(value)}
+    def settings_customise_sources(  # pydantic's name
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then `.env`, each without what counts as not set."""
+        del file_secret_settings
+        return tuple(_WithoutUnset(settings_cls, source) for source in (init_settings, env_settings, dotenv_settings))
 
     @field_validator("embedding_backend", "log_level", mode="before")
     @classmethod

@@ -83,13 +83,13 @@ async def complete_space(
 async def _embed_all(
     store: RuleStore, provider: EmbeddingProvider, *, force: bool, on_progress: ProgressCallback | None
 ) -> int:
-    await _embed_probes(store, provider)
     passages, missing = await _outstanding(store, provider.space)
     total = passages if force else missing
     embedded, after = 0, ""
     while True:
         page, after = await store.missing_passages(provider.space, after=after, limit=PAGE_SIZE, again=force)
         if not page:
+            await _embed_probes(store, provider)
             return embedded
         embeddings = await provider.embed_documents([passage.text for passage in page])
         await store.put_vectors([passage.content_hash for passage in page], embeddings)

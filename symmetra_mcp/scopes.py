@@ -90,9 +90,11 @@ def relative_path(path: str, root: str = "") -> str:
         path: Absolute, relative or Windows path of a file.
         root: The project's root; an absolute `path` outside it is kept whole, without its leading slash.
     """
-    posix = PureWindowsPath(path).as_posix() if "\\" in path or re.match(r"[A-Za-z]:", path) else path
+    windows = "\\" in path or bool(re.match(r"[A-Za-z]:", path))
+    posix = PureWindowsPath(path).as_posix() if windows else path
     base = PureWindowsPath(root).as_posix().rstrip("/") if root else ""
-    if base and posix.startswith(base + "/"):
+    inside = posix.casefold().startswith(f"{base}/".casefold()) if windows else posix.startswith(f"{base}/")
+    if base and inside:
         posix = posix[len(base) + 1 :]
     parts: list[str] = []
     for part in PurePosixPath(posix).parts:
@@ -135,8 +137,8 @@ def tech_stacks_of(path: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _matching(globs: tuple[str, ...], path: str) -> str | None:
-    positive = [pattern for pattern in globs if not pattern.startswith("!")]
-    excluded = [pattern[1:] for pattern in globs if pattern.startswith("!")]
+    positive = [pattern for pattern in globs if not _excludes(pattern)]
+    excluded = [pattern[1:] for pattern in globs if _excludes(pattern)]
     if any(_matches(pattern, path) for pattern in excluded if _compiled(pattern) != (_ANYTHING,)):
         return None
     if not positive:
@@ -151,6 +153,10 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
         return tuple(re.compile(expression) for expression in included)
     except (ValueError, re.error, PatternLimitException):
         return (_ANYTHING,)  # a rule must not vanish because its glob can't be read
+
+
+def _excludes(pattern: str) -> bool:
+    return pattern.startswith("!") and not pattern.startswith("!(")  # `!(a|b)` is an extended glob
 
 
 def _anywhere(pattern: str) -> str:

@@ -197,7 +197,7 @@ async def search(store: RuleStore, provider: EmbeddingProvider, request: SearchR
         found = await store.match(query)
         space = None
     if found.considered and found.best_similarity is None and not degraded:
-        degraded = "no rule is embedded yet: run `symmetra-mcp reembed`"
+        degraded = f"none of {found.considered} rules is embedded yet: run `symmetra-mcp reembed`"
         space = None
     elif found.unembedded:
         degraded = f"{found.unembedded} of {found.considered} rules are not embedded yet and match by their words alone"

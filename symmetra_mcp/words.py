@@ -107,7 +107,7 @@ def _terms_of(word: str) -> Iterable[str]:
         return _terms_of_identifier(word)
     runs = _UNSPACED.findall(word)
     if not runs:
-        return _terms_of_identifier(word)
+        return [_stem(part) for part in word.lower().split("_") if part and part not in _STOP_WORDS]
     pairs = [run[i : i + 2] for run in runs for i in range(max(1, len(run) - 1))]
     rest = [part for part in _UNSPACED.split(word) if part.strip("_")]
     return [*pairs, *(term for part in rest for term in _terms_of(part))]

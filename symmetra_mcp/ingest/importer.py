@@ -139,8 +139,15 @@ def _plan(existing: Sequence[Rule], files: ReadFiles, *, project_id: str, prune:
         files.parsed,
         project_id=project_id,
         prune_under=files.prune_under if prune else None,
-        unreadable=[skipped.path for skipped in files.discovery.skipped],
+        unreadable=[*(skipped.path for skipped in files.discovery.skipped), *_not_looked_at(existing, files)],
     )
+
+
+def _not_looked_at(existing: Sequence[Rule], files: ReadFiles) -> list[str]:
+    """Files that state rules, lie on the disk, and were not looked for: someone named them in another import."""
+    read = {file.path for file in files.parsed} | {path for path, _ in files.discovery.links}
+    stated = {source.path for rule in existing for source in rule.sources} - read
+    return [path for path in sorted(stated) if (files.discovery.root / path).is_file()]
 
 
 async def _apply(store: RuleWriter, plan: ImportPlan, on_progress: ProgressCallback | None) -> None:

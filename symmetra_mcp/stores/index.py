@@ -60,7 +60,7 @@ class IndexHit:
     """One rule found, by position.
 
     Attributes:
-        passage: Ordinal of its best passage; -1 where it has one passage or no vector.
+        passage: Ordinal of its best passage; -1 where it has no vector or one passage only.
     """
 
     rule_number: int
@@ -91,6 +91,7 @@ class RuleIndex:
         self,
         rules: IndexedRules,
         passage_rules: NDArray[np.int64],
+        passage_ordinals: NDArray[np.int32],
         vectors: NDArray[np.float32],
         probes: NDArray[np.float32] | None = None,
     ) -> None:
@@ -98,7 +99,8 @@ class RuleIndex:
 
         Args:
             rules: Columns, ordered by rule number.
-            passage_rules: Rule number of each row of `vectors`, ascending; ordinals run from 0 within a rule.
+            passage_rules: Rule number of each row of `vectors`, ascending.
+            passage_ordinals: Which passage of its rule each row is.
             vectors: Shape `(passages, dimensions)`, unit length.
             probes: Vectors of unrelated questions, shape `(probes, dimensions)`, where they are known.
         """
@@ -117,6 +119,7 @@ class RuleIndex:
         self._scope_values = [decode_scopes(text) for text in scope_texts]
         self._bm25 = Bm25(rules.terms)
         self._vectors = vectors
+        self._ordinals = passage_ordinals
         positions = np.searchsorted(self._numbers, passage_rules)
         self._embedded, self._starts, counts = np.unique(positions, return_index=True, return_counts=True)
         self._ends = self._starts + counts
@@ -250,7 +253,8 @@ class RuleIndex:
         if position == len(self._embedded) or self._embedded[position] != row:
             return -1
         start, end = int(self._starts[position]), int(self._ends[position])
-        return -1 if end - start == 1 else int(np.argmax(self._vectors[start:end] @ vector))
+        best = int(self._ordinals[start + int(np.argmax(self._vectors[start:end] @ vector))])
+        return -1 if best == 0 and end - start == 1 else best
 
 
 def _coded(values: Sequence[str]) -> tuple[NDArray[np.int32], list[str]]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -21,26 +21,25 @@ from typing_extensions import override
 
 from symmetra_mcp.errors import RuleNotFoundError, SpaceMismatchError, StoreUnavailableError
 from symmetra_mcp.passages import Passage, passages, rule_terms
-from symmetra_mcp.probes import probe_passages
+from symmetra_mcp.providers.base import checked
 from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleStore, SpaceStatus
 from symmetra_mcp.stores.sqlite_file import (
     DamagedFileError,
     connect,
     errors_mapped,
     first_problem,
+    inode_of,
     lock_of,
     open_file,
     set_aside_if_damaged,
     transaction,
 )
+from symmetra_mcp.stores.sqlite_index import Snapshot, build_index, read_snapshot, vectors_of
 from symmetra_mcp.stores.sqlite_rows import RULE_COLUMNS, now, row_of_rule, rule_of_row, space_of_row
 from symmetra_mcp.types import Detail, Rule, RuleKey
 from symmetra_mcp.words import TERMS_VERSION
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from symmetra_mcp.providers.base import Embeddings
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.index import IndexHit, RuleIndex
@@ -68,14 +67,6 @@ _MISSING_PASSAGES = """
 """
 
 
-class _Snapshot(NamedTuple):
-    """Which state of the file an index was built from: it is current while these are."""
-
-    rules_revision: int
-    space_id: str
-    space_revision: int
-
-
 class SqliteStore(RuleStore):
     """Keeps everything in `symmetra.db` inside a folder."""
 
@@ -88,8 +79,9 @@ class SqliteStore(RuleStore):
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._index: RuleIndex | None = None
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._data_version = -1
+        self._inode = -1
         self._rebuilt = False
 
     @override
@@ -200,6 +192,7 @@ class SqliteStore(RuleStore):
     def _guarded(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function`; a file that proves damaged is set aside and begun anew."""
         try:
+            self._follow_replacement()
             with errors_mapped(self.path):
                 return function(*args, **kwargs)
         except DamagedFileError as exc:
@@ -211,6 +204,13 @@ class SqliteStore(RuleStore):
                 f"{self.notices[-1] if set_aside else exc}. Run the same again in a moment"
             ) from exc
 
+    def _follow_replacement(self) -> None:
+        """Open the file anew where another process set it aside or somebody deleted it: this one's is nobody's now."""
+        if self._writer is not None and inode_of(self.path) != self._inode:
+            self._close()
+            self._open()
+            self._rebuilt = True
+
     # Life
 
     def _open(self) -> None:
@@ -221,6 +221,7 @@ class SqliteStore(RuleStore):
                 self._rebuilt = True
             with errors_mapped(self.path):
                 self._writer, self._reader = connect(self.path), connect(self.path)
+                self._inode = inode_of(self.path)
                 self._refresh_terms(self._writer)
 
     def _close(self) -> None:
@@ -350,10 +351,11 @@ class SqliteStore(RuleStore):
 
     def _without_vector(self, space: EmbeddingSpace, hashes: Sequence[str]) -> set[str]:
         with self._reading() as connection:
-            return set(hashes) - {name for name, _ in _vectors_of(connection, space.space_id, hashes)}
+            return set(hashes) - {name for name, _ in vectors_of(connection, space.space_id, hashes)}
 
     def _put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
-        blobs = [row.tobytes() for row in embeddings.vectors.astype("<f4")]
+        vectors = checked(embeddings.vectors, len(hashes), embeddings.space).vectors
+        blobs = [row.tobytes() for row in vectors.astype("<f4")]
         space_id = embeddings.space.space_id
         with self._writing() as connection:
             _register(connection, embeddings.space)
@@ -367,10 +369,8 @@ class SqliteStore(RuleStore):
 
     def _match(self, query: MatchQuery) -> Matches:
         index, snapshot = self._current_index()
-        if query.vector is not None and query.space is not None and snapshot.space_id != query.space.space_id:
-            active = self._active_space()
-            if active is not None and active != query.space:
-                raise SpaceMismatchError(expected=active, actual=query.space)
+        if query.space is not None and snapshot.space is not None and snapshot.space != query.space:
+            raise SpaceMismatchError(expected=snapshot.space, actual=query.space)
         found = index.match(query)
         return Matches(
             candidates=tuple(self._candidates(found.hits)),
@@ -398,13 +398,13 @@ class SqliteStore(RuleStore):
                     matched_glob=hit.matched_glob,
                 )
 
-    def _current_index(self) -> tuple[RuleIndex, _Snapshot]:
+    def _current_index(self) -> tuple[RuleIndex, Snapshot]:
         with self._index_lock, self._reading() as connection:
             (data_version,) = connection.execute("PRAGMA data_version").fetchone()
             if self._index is None or self._snapshot is None or data_version != self._data_version:
-                snapshot = _snapshot(connection)
+                snapshot = read_snapshot(connection)
                 if self._index is None or snapshot != self._snapshot:
-                    self._index, self._snapshot = _build_index(connection)
+                    self._index, self._snapshot = build_index(connection)
                 self._data_version = data_version
             return self._index, self._snapshot or snapshot
 
@@ -464,59 +464,3 @@ def _passage_text(connection: sqlite3.Connection, hit: IndexHit) -> str:
         "SELECT text FROM passages WHERE rule_no = ? AND ordinal = ?", (hit.rule_number, hit.passage)
     ).fetchone()
     return str(row[0]) if row else ""
-
-
-def _snapshot(connection: sqlite3.Connection) -> _Snapshot:
-    row = connection.execute(
-        "SELECT r.revision, coalesce(s.space_id, ''), coalesce(s.revision, 0) "
-        "FROM revisions AS r LEFT JOIN spaces AS s ON s.active = 1 WHERE r.name = 'rules'"
-    ).fetchone()
-    return _Snapshot(*row)
-
-
-def _build_index(connection: sqlite3.Connection) -> tuple[RuleIndex, _Snapshot]:
-    """Read one consistent state of the file into an index."""
-    import numpy as np
-
-    from symmetra_mcp.stores.index import IndexedRules, RuleIndex
-
-    connection.execute("BEGIN")
-    try:
-        snapshot = _snapshot(connection)
-        rules = connection.execute(
-            "SELECT rule_no, project_id, category, priority, tech_stacks, scopes, terms FROM rules ORDER BY rule_no"
-        ).fetchall()
-        embedded = connection.execute(
-            "SELECT p.rule_no, v.vector FROM passages AS p CROSS JOIN vectors AS v "
-            "ON v.space_id = ? AND v.content_hash = p.content_hash ORDER BY p.rule_no, p.ordinal",
-            (snapshot.space_id,),
-        ).fetchall()
-        probes = list(_vectors_of(connection, snapshot.space_id, [probe.content_hash for probe in probe_passages()]))
-        dimensions = connection.execute(
-            "SELECT dimensions FROM spaces WHERE space_id = ?", (snapshot.space_id,)
-        ).fetchone()
-    finally:
-        connection.execute("COMMIT")
-    columns: list[Sequence[Any]] = list(zip(*rules, strict=True)) or [()] * 7
-    width = dimensions[0] if dimensions else 0
-    return RuleIndex(
-        IndexedRules(*columns),
-        passage_rules=np.fromiter((row[0] for row in embedded), np.int64, len(embedded)),
-        vectors=_matrix([row[1] for row in embedded], width),
-        probes=_matrix([row[1] for row in probes], width),
-    ), snapshot
-
-
-def _matrix(blobs: Sequence[bytes], dimensions: int) -> NDArray[np.float32]:
-    import numpy as np
-
-    return np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), dimensions)
-
-
-def _vectors_of(connection: sqlite3.Connection, space_id: str, hashes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    for content_hash in hashes:
-        row = connection.execute(
-            "SELECT vector FROM vectors WHERE space_id = ? AND content_hash = ?", (space_id, content_hash)
-        ).fetchone()
-        if row is not None:
-            yield content_hash, row[0]

@@ -180,6 +180,14 @@ def set_aside_if_damaged(path: Path, notices: list[str]) -> bool:
         return bool(problem)
 
 
+def inode_of(path: Path) -> int:
+    """What tells a file from another of the same name; 0 where there is none, and on systems without such numbers."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
+
+
 def first_problem(connection: sqlite3.Connection) -> str:
     """What SQLite's own check finds wrong, or an empty string."""
     row = connection.execute("PRAGMA quick_check(1)").fetchone()

@@ -315,3 +315,23 @@ def test_a_data_file_that_a_program_wrote_may_be_larger_than_one_that_a_person_w
     assert rules.stat().st_size > 1024 * 1024
     assert len(read["rules.jsonl"].statements) == 1_300
     assert "larger than 1,024 KiB" in read["AGENTS.md"].problem
+
+
+def test_pruning_leaves_alone_what_was_imported_by_name_and_still_exists(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "AGENTS.md").write_text("- Always name every constraint.\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "guide.md").write_text("- Never use global mutable state.\n")
+    store = MemoryRules()
+
+    async def run() -> list[str]:
+        await import_files(store, [tmp_path / "docs" / "guide.md"], project_id="p", root=tmp_path)
+        await import_files(store, [tmp_path], project_id="p", root=tmp_path, prune=True)
+        kept = [rule.guidance for rule in await store.list_rules("p")]
+        (tmp_path / "docs" / "guide.md").unlink()
+        await import_files(store, [tmp_path], project_id="p", root=tmp_path, prune=True)
+        return [*kept, "--", *(rule.guidance for rule in await store.list_rules("p"))]
+
+    found = anyio.run(run)
+    assert sorted(found[: found.index("--")]) == ["Always name every constraint.", "Never use global mutable state."]
+    assert found[found.index("--") + 1 :] == ["Always name every constraint."]

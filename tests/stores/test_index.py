@@ -76,6 +76,7 @@ def index_of(rules: list[Sample]) -> RuleIndex:
             terms=[count_terms([(each.text, 1.0)]).to_bytes() for each in rules],
         ),
         passage_rules=np.repeat([each.number for each in rules], counts).astype(np.int64),
+        passage_ordinals=np.concatenate([np.empty(0, np.int32), *(np.arange(n, dtype=np.int32) for n in counts)]),
         vectors=np.concatenate([np.empty((0, DIMENSIONS), np.float32), *(each.vectors for each in rules)]),
     )
 
@@ -104,8 +105,13 @@ def expected(rules: list[Sample], query: MatchQuery) -> IndexMatches:
         return replace(NOTHING, out_of_scope=len(passing))
     all_scores = Bm25([count_terms([(each.text, 1.0)]).to_bytes() for each in rules]).scores(query.text.split())[0]
     words = np.asarray([all_scores[rules.index(each)] for each in kept], np.float32)
+    wanted = {*query.preferred_tech_stacks}
     preferences = [
-        (np.asarray([bool({*each.stacks} & {*query.preferred_tech_stacks}) for each in kept]), STACK_PREFERENCE),
+        (np.asarray([bool({*each.stacks} & wanted) for each in kept]), STACK_PREFERENCE),
+        (
+            np.asarray([bool(wanted and each.stacks and not {*each.stacks} & wanted) for each in kept]),
+            -STACK_PREFERENCE,
+        ),
         (np.asarray([each.project in query.preferred_project_ids for each in kept]), PROJECT_PREFERENCE),
     ]
     cosines: list[list[float]] = []
