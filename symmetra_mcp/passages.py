@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PASSAGE_TOKENS = 220
 """Estimated word pieces in a passage: the bundled model reads 254, and the estimate may be a tenth off."""
 _STACKS_IN_HEAD = 2
-"""A rule for many tech stacks is about none of them."""
+"""Of a rule for many, the first say what kind it is; the rest would crowd out its words."""
 MAX_PASSAGES = 32
 """No rule needs more: 32 passages are some 20 pages. What follows is still found by its words."""
 TITLE_WEIGHT = 2.0

@@ -32,8 +32,13 @@ _TOP_LEVEL_MARKS = (
     ".windsurf",
     ".clinerules",
     ".roo",
+    ".roorules",
     ".kiro",
     ".symmetra",
+    "symmetra-rules.yaml",
+    "symmetra-rules.yml",
+    "symmetra-rules.json",
+    "symmetra-rules.jsonl",
 )
 
 
@@ -84,7 +89,8 @@ def project_in_hand(settings: Settings) -> Project | None:
 
     Returns:
         `None` where the folder is no project: the home folder, the root of a disk, a folder with neither `.git` nor a
-        rule file. Nothing is searched for below such a folder, as it may hold everything its user owns.
+        rule file or folder at its top. Nothing is searched for below such a folder, as it may hold everything that its
+        user owns.
 
     Raises:
         RuleFileError: `SYMMETRA_RULES` names a path that does not exist.

@@ -135,7 +135,7 @@ def search_result(answer: SearchAnswer) -> SearchResult:
         space=str(answer.space) if answer.space is not None else "",
         rules_considered=answer.considered,
         out_of_scope=answer.out_of_scope,
-        min_similarity=answer.min_similarity,
+        min_similarity=_rounded(answer.min_similarity),
         tokens=answer.tokens,
     )
 

@@ -117,7 +117,7 @@ def matching_glob(scopes: Sequence[Scope], path: str) -> str | None:
     """
     unlimited = False
     for scope in scopes:
-        if scope.mode != "files" or not scope.globs:
+        if not scope.globs:
             unlimited = True
             continue
         matched = _matching(scope.globs, path)
@@ -160,7 +160,7 @@ def _excludes(pattern: str) -> bool:
 
 
 def _anywhere(pattern: str) -> str:
-    return pattern if "/" in pattern else f"**/{pattern}"
+    return pattern.removeprefix("/") if "/" in pattern else f"**/{pattern}"
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -40,7 +40,7 @@ class Scope:
     """Which files a rule is about.
 
     Attributes:
-        mode: `files` when `globs` limit it.
+        mode: How its author means it to be found; globs limit it in every mode.
         globs: POSIX globs relative to the project's root, braces and `**` allowed, `!` negates.
         raw: The scope as the file wrote it, for people.
         always: Marked by its author as always applying (`alwaysApply: true` and the like).

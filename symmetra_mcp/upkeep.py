@@ -30,8 +30,7 @@ class Upkeep:
         self.app = app
         self._greeted = anyio.Event()
         self._wanted = anyio.Event()
-        self._idle = anyio.Event()
-        self._idle.set()
+        self._idle = anyio.Event()  # set once the rules are embedded; not before the first look
 
     def greeted(self) -> None:
         """The client has its first answer: heavy imports delay nobody now. Safe to call often."""
@@ -41,7 +40,8 @@ class Upkeep:
         """Work until cancelled."""
         await self._greeted.wait()
         await self._quietly(self.app.provider.warm_up)
-        await self._quietly(self._read_rules)
+        await self._quietly(self.app.keep_in_step)
+        self._want()
         while True:
             await self._wanted.wait()
             self._wanted = anyio.Event()
@@ -61,10 +61,6 @@ class Upkeep:
         with anyio.move_on_after(PATIENCE_S):
             await self._idle.wait()
 
-    async def _read_rules(self) -> None:
-        await self.app.keep_in_step()
-        self._want()
-
     def _want(self) -> None:
         if self._idle.is_set():
             self._idle = anyio.Event()
@@ -77,3 +73,5 @@ class Upkeep:
             await work()
         except SymmetraError as exc:
             logger.warning("%s", exc)
+        except Exception:  # a bug in work that nobody waits for must not end the server: searches still answer
+            logger.exception("background work failed")

@@ -77,7 +77,7 @@ def test_exclusions_and_several_globs(globs: tuple[str, ...], path: str, expecte
     [
         pytest.param((Scope(),), "a.py", "", id="everywhere"),
         pytest.param((Scope("on_request"),), "a.py", "", id="on-request"),
-        pytest.param((Scope("manual", ("*.go",)),), "a.py", "", id="manual-is-not-limited"),
+        pytest.param((Scope("manual", ("*.go",)),), "a.py", None, id="globs-limit-every-mode"),
         pytest.param((Scope("files"),), "a.py", "", id="files-without-globs"),
         pytest.param((), "a.py", None, id="nowhere"),
         pytest.param((*files("*.go"), *files("*.py")), "a.py", "*.py", id="any-of-two"),
@@ -178,3 +178,8 @@ def test_a_path_is_seen_from_the_root(path: str, root: str, expected: str) -> No
 )
 def test_a_files_name_tells_its_tech_stacks(path: str, stacks: tuple[str, ...]) -> None:
     assert tech_stacks_of(path) == stacks
+
+
+def test_a_leading_slash_keeps_a_name_at_the_root() -> None:
+    assert matching_glob(files("/setup.py"), "setup.py") == "/setup.py"
+    assert matching_glob(files("/setup.py"), "pkg/setup.py") is None

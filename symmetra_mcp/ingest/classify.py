@@ -70,7 +70,7 @@ def _category_named(heading: str) -> str:
 def category_of(heading_path: Sequence[str], stem: str) -> str:
     """A category for a rule: by its headings, else by its file's name, else `general`."""
     cleaned = _STEM_NOISE.sub("", stem.lower().lstrip(".")).strip("-_. ")
-    named = "" if cleaned in _PLAIN_STEMS else cleaned
+    named = "" if cleaned in _PLAIN_STEMS or stem.lower().lstrip(".") in _PLAIN_STEMS else cleaned
     by_words = heading_category(heading_path) or heading_category((re.sub("[-_]", " ", named),))
     if by_words:
         return by_words

@@ -34,8 +34,13 @@ def normalize_globs(patterns: tuple[str, ...], base: str = "") -> tuple[str, ...
     if any(pattern == "**" for pattern in positive) or not positive:
         positive = ["**"] if negative or base else []
     below = escape(base) + "/" if base else ""
-    placed = [below + pattern for pattern in positive] + [f"!{below}{pattern[1:]}" for pattern in negative]
+    placed = [_placed(below, pattern) for pattern in positive] + [f"!{_placed(below, p[1:])}" for p in negative]
     return tuple(dict.fromkeys(placed))
+
+
+def _placed(below: str, pattern: str) -> str:
+    """A pattern below a folder; at the root, a leading `/` keeps a name without slashes from meaning any depth."""
+    return below + pattern.lstrip("/") if below else pattern
 
 
 def folder_globs(folder: str) -> tuple[str, ...]:
@@ -58,8 +63,8 @@ def _normalize(pattern: str) -> list[str]:
         return [f"{mark}**"]
     if text.endswith("/"):
         return [f"{mark}{text}**"]
-    if "/" not in text and not anchored:
-        return [f"{mark}**/{text}"]
+    if "/" not in text:
+        return [f"{mark}/{text}" if anchored else f"{mark}**/{text}"]
     last = text.rsplit("/", 1)[-1]
     if not re.search(r"[*.?]", last) and "/" in text:
         return [f"{mark}{text}", f"{mark}{text}/**"]  # `src/api` may be a folder

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -272,6 +273,8 @@ class _Model:
     @classmethod
     def load(cls, directory: Path) -> _Model:
         path = _verified(directory / MODEL_FILE, MODEL_SHA256)
+        # Read while the library is imported: `disable_telemetry_events` would come after it has begun.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         with _installed():
             import onnxruntime
         onnxruntime.set_default_logger_severity(4)
@@ -339,7 +342,7 @@ def _self_test(model: _Model, tokenizer: _Tokenizer) -> None:
 def _wrong_numbers(problem: str) -> ProviderUnavailableError:
     return _unavailable(
         f"ONNX Runtime computes wrong vectors on this machine's CPU ({problem}), so none are used. "
-        "Try another release with `pip install --upgrade onnxruntime`, or use OpenAI or Cohere"
+        "Try another release with `pip install --upgrade onnxruntime`"
     )
 
 

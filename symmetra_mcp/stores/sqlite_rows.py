@@ -20,7 +20,7 @@ RULE_COLUMNS = (
 
 def encode_scopes(scopes: Sequence[Scope]) -> str:
     """Scopes as one column: empty for a rule that no glob limits."""
-    if any(scope.mode != "files" or not scope.globs for scope in scopes):
+    if not all(scope.globs for scope in scopes):
         return ""
     return json.dumps([scope.globs for scope in scopes])
 

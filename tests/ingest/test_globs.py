@@ -34,7 +34,7 @@ def test_patterns_are_told_apart(value: object, patterns: tuple[str, ...]) -> No
         ("*.py", ("**/*.py",)),
         ("*.{ts,tsx}", ("**/*.{ts,tsx}",)),
         ("./src/*.py", ("src/*.py",)),
-        ("/setup.py", ("setup.py",)),
+        ("/setup.py", ("/setup.py",)),
         ("src/", ("src/**",)),
         ("src/api", ("src/api", "src/api/**")),
         ("src\\**\\*.cs", ("src/**/*.cs",)),

@@ -1,6 +1,7 @@
 """The bundled model: what it refuses to load, when it loads, and how texts reach it."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -369,3 +370,22 @@ def test_batches_hold_every_row_once_and_stay_small(lengths: Sequence[int]) -> N
     assert all(len(batch) <= local.BATCH_TEXTS for batch in batches)
     assert all(len(batch) * max(lengths[row] for row in batch) <= local.BATCH_TOKENS for batch in batches)
     assert [lengths[row] for batch in batches for row in batch] == sorted(lengths, reverse=True)
+
+
+def test_nothing_is_written_to_the_users_home(tmp_path: Path) -> None:
+    code = (
+        "import anyio; from symmetra_mcp.providers.local import LocalProvider; "
+        "print(anyio.run(LocalProvider().embed_query, 'hello').vectors.shape)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.strip() == "(1, 384)"
+    assert list(tmp_path.rglob("*")) == []
