@@ -1,7 +1,7 @@
 """Start-up and search over stdio, side by side with a bare server of the `mcp` SDK that has one echo tool.
 
-Both are driven by the same few lines of JSON-RPC, in turn, on the same machine, in one run; look at the ratios. For each
-number of rules, a store is filled with real-length texts first; beyond the first thousand, vectors are noisy copies of
+Both are driven by the same few lines of JSON-RPC, in turn, on the same machine, in one run; look at the ratios. For
+each number of rules, a store is filled with real-length texts first; beyond the first thousand, vectors are noisy copies of
 embedded ones, as time does not depend on their values.
 
     python benchmarks/stdio.py [--runs 9] [--sizes 1000 10000 100000] [--rules FILE.jsonl.gz]
@@ -212,8 +212,8 @@ def compare_searches(size: int, calls: int, data: Path, bare: list[str], ours: l
         memory = session.memory_mb()
     median, share = statistics.median(taken), statistics.median(model)
     print(
-        f"{size:>8,} {statistics.median(echoes):9.2f} {median:9.1f} {p95(taken):8.1f} {share:8.1f} {median - share:10.1f} "
-        f"{median / statistics.median(echoes):7.1f} {first:10.0f} {memory:8.0f}"
+        f"{size:>8,} {statistics.median(echoes):9.2f} {median:9.1f} {p95(taken):8.1f} {share:8.1f} "
+        f"{median - share:10.1f} {median / statistics.median(echoes):7.1f} {first:10.0f} {memory:8.0f}"
     )
 
 
@@ -237,7 +237,8 @@ def main() -> None:
         model = model_ms(arguments.calls)
         print("\nwarm calls, ms")
         print(
-            f"{'rules':>8} {'bare echo':>9} {'search':>9} {'p95':>8} {'model':>8} {'rest':>10} {'ratio':>7} {'first':>10} {'MB':>8}"
+            f"{'rules':>8} {'bare echo':>9} {'search':>9} {'p95':>8} {'model':>8} "
+            f"{'rest':>10} {'ratio':>7} {'first':>10} {'MB':>8}"
         )
         for size in arguments.sizes:
             data = Path(folder) / str(size)
