@@ -1,8 +1,8 @@
 """Start-up and search over stdio, side by side with a bare server of the `mcp` SDK that has one echo tool.
 
 Both are driven by the same few lines of JSON-RPC, in turn, on the same machine, in one run; look at the ratios. For
-each number of rules, a store is filled with real-length texts first; beyond the first thousand, vectors are noisy copies of
-embedded ones, as time does not depend on their values.
+each number of rules, a store is filled with real-length texts first; beyond the first thousand, vectors are noisy
+copies of embedded ones, as time does not depend on their values.
 
     python benchmarks/stdio.py [--runs 9] [--sizes 1000 10000 100000] [--rules FILE.jsonl.gz]
 """
