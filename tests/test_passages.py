@@ -42,8 +42,6 @@ def squeezed(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    if not TOKENIZER.exists():
-        pytest.skip("the model's tokenizer is not in the package yet")
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
     tokenizer.no_truncation()
     tokenizer.no_padding()
