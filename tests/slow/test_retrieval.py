@@ -20,7 +20,6 @@ def test_search_is_no_worse_than_the_best_baselines(python: str, shared: Path) -
         [python, str(BENCHMARK), str(shared / "bench" / "dev")], capture_output=True, text=True, check=True
     )
 
-    print(done.stdout)
     assert "imported 2962 of 2962 rules" in done.stdout
     for name, baseline in BEST_BASELINES.items():
         table = done.stdout.split(f"\n{name}\n")[1]
