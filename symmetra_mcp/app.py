@@ -71,6 +71,7 @@ class App:
         self._opening = anyio.Lock()
         self._reading = anyio.Lock()
         self._opened = False
+        self._refilled = False
         self._looked_at = float("-inf")
         self._walked_at: dict[RuleFolder, float] = {}
         self._rule_files: dict[RuleFolder, list[Path]] = {}
@@ -103,11 +104,18 @@ class App:
         async with self._opening:
             if not self._opened:
                 await self.store.open()
-            if not self._opened or self.store.take_rebuilt():
+            filled = await self.store.get_note(_RESTORED)  # asked each time: the file may be another one by now
+            if self.store.take_rebuilt() or not filled or not self._opened:
                 await self._install_starter_rules()
                 await self._restore()
+                self._refilled = True
                 self._looked_at = float("-inf")
             self._opened = True
+
+    def take_refilled(self) -> bool:
+        """Whether rules were read into a store that began anew since this was last asked: they need embedding."""
+        refilled, self._refilled = self._refilled, False
+        return refilled
 
     # Rules in
 

@@ -229,6 +229,8 @@ def _with_vector(query: MatchQuery, vector: NDArray[np.float32], space: Embeddin
 def _answer(request: SearchRequest, found: Matches, space: EmbeddingSpace | None, degraded: str) -> SearchAnswer:
     threshold = found.background if space is not None else None
     applies = threshold is None or found.best_similarity is None or found.best_similarity >= threshold
+    # A rule that is not embedded yet has no nearness: its words decide.
+    applies = applies or any(one.similarity is None and one.relevance >= _STRONG_WORDS for one in found.candidates)
     fitting = [candidate for candidate in found.candidates if not applies or _fits(candidate, threshold)]
     folded, duplicates = _fold(fitting, request.limit if applies else _BELOW_SHOWN)
     ranked = [_rule_match(candidate, also, threshold) for candidate, also in folded]

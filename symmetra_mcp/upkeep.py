@@ -56,7 +56,8 @@ class Upkeep:
             SymmetraError: The store or the project's rule files can't be used.
         """
         self._greeted.set()
-        if await self.app.keep_in_step():
+        changed = await self.app.keep_in_step()
+        if self.app.take_refilled() or changed:
             self._want()
         with anyio.move_on_after(PATIENCE_S):
             await self._idle.wait()

@@ -90,6 +90,7 @@ class SqliteStore(RuleStore):
 
     @override
     async def aclose(self) -> None:
+        self._inode = -1
         await to_thread.run_sync(self._close)
 
     @override
@@ -205,11 +206,14 @@ class SqliteStore(RuleStore):
             ) from exc
 
     def _follow_replacement(self) -> None:
-        """Open the file anew where another process set it aside or somebody deleted it: this one's is nobody's now."""
-        if self._writer is not None and inode_of(self.path) != self._inode:
+        """Open the file anew where another process set it aside or somebody deleted it: this one's is nobody's now.
+
+        Where that failed before, as on a full disk, it is tried again.
+        """
+        if self._inode != -1 and (self._writer is None or inode_of(self.path) != self._inode):
             self._close()
-            self._open()
             self._rebuilt = True
+            self._open()
 
     # Life
 

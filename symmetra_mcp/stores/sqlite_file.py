@@ -123,7 +123,7 @@ def _explained(code: int, path: Path, exc: sqlite3.Error) -> str:
             f"the rule store {str(path)!r} was busy for {BUSY_TIMEOUT_S:.0f} seconds: another symmetra-mcp is writing. "
             "Nothing was changed; try again"
         )
-    return f"the rule store {str(path)!r} failed: {exc}. Nothing of the last change was stored; {_OTHER_FOLDER.lower()}"
+    return f"the rule store {str(path)!r} failed: {exc}. Nothing of the last change was stored. {_OTHER_FOLDER}"
 
 
 def lock_of(path: Path, task: str = "") -> FileLock:
