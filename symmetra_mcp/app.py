@@ -167,6 +167,9 @@ class App:
     async def _keep_folder_in_step(
         self, folder: RuleFolder, on_progress: ProgressCallback | None
     ) -> ImportReport | None:
+        folder = await anyio.to_thread.run_sync(self._readable_part, folder)
+        if not folder.paths:
+            return None
         if time.monotonic() - self._walked_at.get(folder, float("-inf")) >= _WALK_AGAIN_S:
             self._rule_files[folder] = await anyio.to_thread.run_sync(rule_files, folder)
             self._walked_at[folder] = time.monotonic()
@@ -178,6 +181,15 @@ class App:
         report = await self._import(folder, prune=True, on_progress=on_progress)
         await self.store.set_note(note, digest)
         return report
+
+    def _readable_part(self, folder: RuleFolder) -> RuleFolder:
+        """The folder without paths that have gone since the start: their rules stay, and the others are followed."""
+        there = tuple(path for path in folder.paths if path.is_dir() or path.is_file())
+        for path in folder.paths:
+            notice = f"{str(path)!r} can't be found: its rules count as they were read last"
+            if path not in there and notice not in self.store.notices:
+                self.store.notices.append(notice)
+        return replace(folder, paths=there)
 
     def _looks_due(self) -> bool:
         return time.monotonic() - self._looked_at >= _LOOK_AGAIN_S

@@ -276,6 +276,9 @@ class _Model:
         # Read while the library is imported: `disable_telemetry_events` would come after it has begun.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         with _installed():
+            # First, and whole: onnxruntime begins with a part of it, and where a search imports it in another thread
+            # at that moment, each waits for the other until Python lets both fail, for as long as the process lives.
+            import numpy  # noqa: F401
             import onnxruntime
         onnxruntime.set_default_logger_severity(4)
         onnxruntime.disable_telemetry_events()
