@@ -71,7 +71,13 @@ def big_project(folder: Path, rules: int) -> Path:
     return project
 
 
-@pytest.mark.parametrize("after", [0, 1], ids=["before the answer to initialize", "in the middle of a search"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(0, id="before the answer to initialize", marks=pytest.mark.slow),
+        pytest.param(1, id="in the middle of a search"),
+    ],
+)
 def test_a_client_that_closes_stdin_early_ends_the_server(product: Product, after: int) -> None:
     with product.start(stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
