@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +33,13 @@ from symmetra_mcp.project import (
 )
 from symmetra_mcp.reembed import ReembedReport, complete_space
 from symmetra_mcp.search import SearchAnswer, SearchRequest, search
+from symmetra_mcp.types import ComponentHealth
 
 if TYPE_CHECKING:
     from symmetra_mcp.ingest.report import ImportReport
     from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
     from symmetra_mcp.stores.base import RuleStore
-    from symmetra_mcp.types import HealthReport, InputType, ProgressCallback, Rule, RuleKey
+    from symmetra_mcp.types import Detail, HealthReport, InputType, ProgressCallback, Rule, RuleKey
 
 _LOOK_AGAIN_S = 2.0
 """Seconds after which a search looks again whether the known rule files changed."""
@@ -310,9 +311,22 @@ class App:
 
     async def health(self, *, thorough: bool = False) -> HealthReport:
         """Ask every part how it is."""
-        with suppress(SymmetraError):  # the store's own check says what is wrong, beside the state of the others
+        problems: dict[str, ComponentHealth] = {}
+        try:
             await self.ready()
-        return await check_health(self.store, self.provider, thorough=thorough)
+        except SymmetraError as exc:
+            problems["store"] = ComponentHealth("unhealthy", problem=str(exc), next_step="Then check again")
+        try:
+            project = self.project
+            details: dict[str, Detail] = {
+                "project_id": project.project_id if project else None,
+                "root": str(project.root) if project else None,
+                "reads_rule_files": bool(project and project.folders),
+            }
+            problems["project"] = ComponentHealth("healthy", details)
+        except SymmetraError as exc:
+            problems["project"] = ComponentHealth("unhealthy", problem=str(exc), next_step="Then check again")
+        return await check_health(self.store, self.provider, thorough=thorough, known=problems)
 
     async def reembed(
         self, *, force: bool = False, dry_run: bool = False, on_progress: ProgressCallback | None = None

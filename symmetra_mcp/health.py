@@ -17,18 +17,26 @@ _PROBE = "vector database architecture"
 _RANK: tuple[ComponentStatus, ...] = ("healthy", "degraded", "unhealthy")
 
 
-async def check_health(store: RuleStore, provider: EmbeddingProvider, *, thorough: bool = False) -> HealthReport:
+async def check_health(
+    store: RuleStore,
+    provider: EmbeddingProvider,
+    *,
+    thorough: bool = False,
+    known: Mapping[str, ComponentHealth] | None = None,
+) -> HealthReport:
     """Ask every part.
 
     Args:
         store: Counted, and with `thorough` read from end to end.
         provider: Embeds a short text.
         thorough: Check the store's integrity too: seconds for a large one.
+        known: Parts whose state the caller knows better.
     """
     components = {
         "store": await _guarded(lambda: _check_store(store, thorough)),
         "embedding": await _guarded(lambda: _check_provider(provider)),
         "rules": await _guarded(lambda: _check_rules(store, provider)),
+        **(known or {}),
     }
     return HealthReport(_overall(components), components, tuple(store.notices))
 

@@ -10,14 +10,16 @@ from urllib.parse import unquote
 import anyio
 from mcp.server.caching import CacheHint
 from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.server.mcpserver.prompts.base import Message, UserMessage
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
 from pydantic import Field
 
 from symmetra_mcp import __version__
 from symmetra_mcp.app import make_app
 from symmetra_mcp.config import Settings, load_settings
-from symmetra_mcp.errors import RuleNotFoundError
+from symmetra_mcp.errors import RuleNotFoundError, SymmetraError
 from symmetra_mcp.schemas import rule_markdown, search_result
 from symmetra_mcp.search import MAX_QUERY_CHARACTERS, SearchRequest
 from symmetra_mcp.text import search_text, unwrapped
@@ -103,11 +105,13 @@ def _add_resources(server: MCPServer[App], app: App) -> None:
         description="A whole rule: guidance, rationale, where it applies, where it is written.",
     )
     async def rule(project_id: str, rule_id: str) -> str:
-        await app.ready()
         try:
+            await app.ready()
             found = await app.store.get_rule(RuleKey(unquote(project_id), unquote(rule_id)))
         except RuleNotFoundError as exc:
             raise ResourceNotFoundError(str(exc)) from None
+        except SymmetraError as exc:
+            raise ResourceError(str(exc)) from None
         return rule_markdown(found)
 
 
@@ -118,12 +122,16 @@ def _add_prompts(server: MCPServer[App], app: App, upkeep: Upkeep) -> None:
         file_path: Annotated[str, Field(description="Its file, relative to the project.")] = "",
     ) -> list[Message]:
         """Review code against the team's rules that apply to it."""
-        await upkeep.before_search()
-        request = SearchRequest(
-            query=code[:MAX_QUERY_CHARACTERS], file_path=file_path, limit=_REVIEW_LIMIT, max_tokens=_REVIEW_TOKENS
-        )
-        rules = search_text(search_result(await app.search(request)))
-        where = f" of `{file_path}`" if file_path else ""
+        try:
+            await upkeep.before_search()
+            request = SearchRequest(
+                query=code[:MAX_QUERY_CHARACTERS], file_path=file_path, limit=_REVIEW_LIMIT, max_tokens=_REVIEW_TOKENS
+            )
+            rules = search_text(search_result(await app.search(request))).replace("</rules>", "<\\/rules>")
+        except SymmetraError as exc:
+            raise MCPError(code=INVALID_PARAMS, message=str(exc)) from None
+        name = " ".join(file_path.replace("`", "").split())
+        where = f" of `{name}`" if name else ""
         return [
             UserMessage(
                 f"Review the code{where} below against the team's rules. For each rule that it breaks, name the "

@@ -265,7 +265,10 @@ async def _progress_to(ctx: Context[Any, Any]) -> AsyncIterator[ProgressCallback
             async for done, total in receive:
                 await ctx.report_progress(done, total, f"{done} of {total} texts embedded")
 
-    async with anyio.create_task_group() as tasks, send:
-        tasks.start_soon(report)
-        yield on_progress
-        send.close()
+    try:
+        async with anyio.create_task_group() as tasks, send:
+            tasks.start_soon(report)
+            yield on_progress
+            send.close()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None  # the work's own error: reporting raises none

@@ -152,7 +152,7 @@ def test_health_tells_every_part(run: Run) -> None:
     answer = json.loads(run("health", "--thorough", "--json").stdout)
 
     assert answer["status"] == "healthy"
-    assert set(answer["components"]) == {"store", "embedding", "rules"}
+    assert set(answer["components"]) == {"store", "embedding", "rules", "project"}
     assert answer["components"]["embedding"]["details"]["embedding_dimensions"] == 384
     assert answer["components"]["rules"]["details"]["rule_count"] == 139
 

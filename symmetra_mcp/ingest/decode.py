@@ -9,6 +9,7 @@ from symmetra_mcp.errors import RuleFileError
 
 MAX_FILE_BYTES = 1024 * 1024
 """The largest rule file met in public repositories is 299 kB; what is above 1 MiB is not written by hand."""
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_DATA_FILE_BYTES = 64 * 1024 * 1024
 """Of a YAML, JSON or JSONL file of ours, which programs write: some fifty thousand rules."""
 
@@ -74,7 +75,11 @@ def decode(data: bytes, *, max_bytes: int = MAX_FILE_BYTES) -> Decoded:
 
 
 def clean(text: str) -> str:
-    """Take out characters that nobody sees; joiners inside emoji, and in scripts that spell with them, stay."""
+    """Take out characters that nobody sees; joiners inside emoji, and in scripts that spell with them, stay.
+
+    Half of a surrogate pair, which JSON can carry and nothing can store, becomes U+FFFD.
+    """
+    text = _LONE_SURROGATE.sub("\ufffd", text)
     if not _MAYBE_HIDDEN.search(text):
         return _INLINE_BREAKS.sub(" ", text)
     return _INLINE_BREAKS.sub(" ", _CLEANING.sub(lambda found: found[1] or "", text))

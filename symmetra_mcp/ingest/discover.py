@@ -28,6 +28,8 @@ _DOT_FOLDERS = re.compile(r"(?:^|/)\.(?:cursor|claude|github|windsurf|clinerules
 _ROOT_MARKERS = re.compile(r"/(?:\.cursor|\.claude|\.github|\.windsurf|\.clinerules|\.roo|\.kiro|\.symmetra)(?:/.*)?$")
 _NOT_RULES = re.compile(r"^(?:readme|changelog|contributing|license|licence|code_of_conduct|security|authors)\b", re.I)
 _PATH_LINE = re.compile(r"^[\w@./+() -]{1,300}\.\w{1,12}$")
+_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control and direction characters, which could rewrite a terminal, and bytes of a name that are not UTF-8."""
 _MAX_LINK_BYTES = 400
 _MAX_IMPORT_DEPTH = 5
 
@@ -203,8 +205,16 @@ def _consider(search: _Search, entry: os.DirEntry[str], *, any_markdown: bool) -
         search.skipped[relative] = "neither a file nor a folder"
 
 
+def _shown(path: str) -> str:
+    """A path whose name can't be stored or shown as it is, so that it can."""
+    return path.encode("unicode_escape").decode("ascii")
+
+
 def _add(search: _Search, place: Path, dialect: Dialect) -> None:
     relative = search.relative(place)
+    if _UNSHOWABLE.search(relative):
+        search.skipped[_shown(relative)] = "its name holds characters that can't be shown; rename it"
+        return
     target = Path(os.path.realpath(place))
     if not target.is_relative_to(search.root):
         search.skipped[relative] = "the link leads out of the project root"

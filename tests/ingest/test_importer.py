@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -335,3 +336,24 @@ def test_pruning_leaves_alone_what_was_imported_by_name_and_still_exists(tmp_pat
     found = anyio.run(run)
     assert sorted(found[: found.index("--")]) == ["Always name every constraint.", "Never use global mutable state."]
     assert found[found.index("--") + 1 :] == ["Always name every constraint."]
+
+
+def test_a_file_that_can_not_be_stored_does_not_keep_the_others_out(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "AGENTS.md").write_text("- Always name every constraint.\n")
+    rules = tmp_path / ".symmetra" / "rules"
+    rules.mkdir(parents=True)
+    (rules / "half.json").write_text('{"rules": [{"title": "Half \\ud800", "guidance": "Always \\ud800 mend it."}]}')
+    (rules / "escape\x1b[31m.yaml").write_text("rules: []\n")
+    Path(os.fsdecode(os.fsencode(rules) + b"/bad\xff.md")).write_text("- Always rename me.\n")
+    store = MemoryRules()
+
+    report = anyio.run(lambda: import_files(store, [tmp_path], project_id="p", root=tmp_path))
+
+    kept = sorted(rule.guidance for rule in anyio.run(store.list_rules, "p"))
+    assert kept == ["Always name every constraint.", "Always \ufffd mend it."]
+    assert [skipped.path for skipped in report.skipped] == [
+        ".symmetra/rules/bad\\udcff.md",
+        ".symmetra/rules/escape\\x1b[31m.yaml",
+    ]
+    assert all("rename it" in skipped.reason for skipped in report.skipped)

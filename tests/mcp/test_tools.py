@@ -185,6 +185,31 @@ def test_an_unusable_data_folder_is_an_error_with_the_next_step(project: Path, t
     assert "SYMMETRA_DATA_DIR" in result.content[0].text
 
 
+def test_every_door_tells_why_the_data_folder_is_unusable(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    app = app_of(project, data_dir=tmp_path / "file" / "data")
+
+    async def run() -> None:
+        async with client_of(app) as client:
+            reembedded = await client.call_tool("reembed_all", {})
+            assert "SYMMETRA_DATA_DIR" in str(reembedded.content)
+            health = await client.call_tool("health_check", {})
+            assert "SYMMETRA_DATA_DIR" in str((health.structured_content or {})["components"]["store"])
+            with pytest.raises(MCPError, match="SYMMETRA_DATA_DIR"):
+                await client.get_prompt("review_code", {"code": "x = 1"})
+            with pytest.raises(MCPError, match="SYMMETRA_DATA_DIR"):
+                await client.read_resource("rule://shop/any")
+
+    anyio.run(run)
+
+
+def test_a_wrong_setting_for_rule_files_shows_in_health(project: Path) -> None:
+    result = call(app_of(project, rules="nowhere"), "health_check")
+
+    assert result.structured_content["status"] == "degraded"
+    assert "`SYMMETRA_RULES` names" in result.structured_content["components"]["project"]["problem"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
