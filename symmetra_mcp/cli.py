@@ -1,17 +1,19 @@
 """The command line: every power of the server, for people and scripts. The one module that prints.
 
-Answers go to stdout, progress and errors to stderr. Exit code 0: it worked; 1: it failed; 2: wrong usage.
+Answers go to stdout, progress, notices and errors to stderr. Exit code 0: it worked; 1: it failed, or nobody reads the
+answer any more; 2: wrong usage.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar, get_args
 
 import anyio
 import click
@@ -20,7 +22,16 @@ from symmetra_mcp import __version__
 from symmetra_mcp.app import App, open_app
 from symmetra_mcp.config import Settings, checked_project_id, load_settings
 from symmetra_mcp.errors import ConfigError, SymmetraError
-from symmetra_mcp.search import DEFAULT_LIMIT, DEFAULT_MAX_TOKENS, MAX_LIMIT, MIN_MAX_TOKENS, SearchRequest
+from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
+from symmetra_mcp.search import (
+    DEFAULT_LIMIT,
+    DEFAULT_MAX_TOKENS,
+    MAX_LIMIT,
+    MAX_QUERY_CHARACTERS,
+    MIN_MAX_TOKENS,
+    SearchRequest,
+)
+from symmetra_mcp.text import STAGES, ProgressLines, counted, rule_text, unknown_name
 from symmetra_mcp.types import Priority, ProgressCallback, Rule, RuleKey, Stage
 
 if TYPE_CHECKING:
@@ -32,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WHOLE_LINES = 100_000
-_STAGES: dict[Stage, str] = {"read": "Reading rule files", "write": "Writing rules", "embed": "Embedding rules"}
+_STDIN_CHUNK = 65_536
 _EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
 
 
@@ -41,13 +52,16 @@ def _examples(*lines: str) -> str:
 
 
 class _ProjectId(click.ParamType[str]):
-    """A project's name; `*` stands for every project where the option says so."""
+    """A project's name, or where `every` is set, `*` for every project."""
 
     name = "project"
 
+    def __init__(self, *, every: bool = False) -> None:
+        self.every = every
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return str(value) if value in ("", "*") else checked_project_id(str(value))
+            return str(value) if value == "" or (self.every and value == "*") else checked_project_id(str(value))
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
 
@@ -103,7 +117,7 @@ def serve() -> None:
 @click.option("--category", "-c", default="", help="Only this category.")
 @click.option("--priority", type=click.Choice(get_args(Priority)), default="low", help="This priority or higher.")
 @click.option("--tech", "-t", "tech_stacks", multiple=True, help="Only rules for this tech stack, and general ones.")
-@click.option("--project", "-p", type=_ProjectId(), default="", help="Project by name; '*' for all.")
+@click.option("--project", "-p", type=_ProjectId(every=True), default="", help="Project by name; '*' for all.")
 @click.option("--limit", "-n", type=click.IntRange(1, MAX_LIMIT), default=DEFAULT_LIMIT, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(MIN_MAX_TOKENS), default=DEFAULT_MAX_TOKENS, show_default=True)
 @click.option("--no-sync", is_flag=True, help="Don't read the project's rule files first.")
@@ -120,15 +134,17 @@ def search(
     no_sync: bool,
     as_json: bool,
 ) -> None:
-    """Find the rules that matter for QUERY: a sentence or code; '-' reads it from stdin."""
+    """Find the rules that matter for QUERY: a sentence or code; '-' reads its first 20,000 characters from stdin."""
     from symmetra_mcp.schemas import search_result
     from symmetra_mcp.tables import search_answer
 
     path = str(Path(file_path).absolute()) if file_path else ""
+    if query == "-":
+        query = _query_from_stdin()
 
     async def run(app: App) -> None:
         request = SearchRequest(
-            query=sys.stdin.read() if query == "-" else query,
+            query=query,
             category=category,
             min_priority=priority,
             tech_stacks=tech_stacks,
@@ -139,6 +155,10 @@ def search(
         if not no_sync:
             await _sync(app)
         every = project == "*"
+        if not every:
+            await _check_project(app, project)
+        if category or tech_stacks:
+            _notice_unknown(await app.list_rules(), category, tech_stacks)
         answer = await app.search(request, project_id="" if every else project, all_projects=every)
         result = search_result(answer)
         _show(result.to_dict() if as_json else search_answer(result), as_json=as_json)
@@ -176,7 +196,10 @@ def import_(paths: tuple[Path, ...], project: str, dry_run: bool, prune: bool, v
         answer = result.report.to_dict()
         if result.embedding is not None:
             answer["embedding"] = reembed_answer(result.embedding).to_dict()
-        _show(answer if as_json else import_report(result.report, result.embedding, verbose=verbose), as_json=as_json)
+        if as_json:
+            _show(answer, as_json=True)
+        else:
+            _show(import_report(result.report, result.embedding, verbose=verbose, paths=paths), as_json=False)
 
     _with_app(run)
 
@@ -195,12 +218,12 @@ def list_(project: str, category: str, as_json: bool) -> None:
     from symmetra_mcp.tables import rules_table
 
     async def run(app: App) -> None:
-        found = [
-            rule
-            for rule in await app.list_rules(project or None)
-            if not category or rule.category.casefold() == category.casefold()
-        ]
-        _show([_summary(rule) for rule in found] if as_json else rules_table(found), as_json=as_json)
+        await _check_project(app, project)
+        every = await app.list_rules(project or None)
+        _notice_unknown(every, category)
+        found = [rule for rule in every if not category or rule.category.casefold() == category.casefold()]
+        filtered = bool(category or project)
+        _show([_summary(rule) for rule in found] if as_json else rules_table(found, filtered=filtered), as_json=as_json)
 
     _with_app(run)
 
@@ -211,14 +234,13 @@ def list_(project: str, category: str, as_json: bool) -> None:
 @_json_option
 def show(rule_id: str, project: str, as_json: bool) -> None:
     """Show a whole rule."""
-    from symmetra_mcp.schemas import rule_markdown
 
     async def run(app: App) -> None:
         found = await _rules_named(app, rule_id, project)
         if as_json:
             _show([_whole(rule) for rule in found], as_json=True)
         else:
-            click.echo("\n".join(rule_markdown(rule) for rule in found), nl=False)
+            _write("\n".join(rule_text(rule) for rule in found))
 
     _with_app(run)
 
@@ -238,12 +260,17 @@ def export(project: str, format_: RuleFormat | None, output: Path | None, as_jso
         format_ = _format_of(output)
 
     async def run(app: App) -> None:
+        await _check_project(app, project)
         text = dump_rules(await app.list_rules(project or None), format_)
         if output is None:
-            click.echo(text, nl=False)
-        else:
+            _write(text, as_data=True)
+            return
+        try:
             await anyio.Path(output).write_text(text, "utf-8")
-            click.echo(f"Wrote {output}", err=True)
+        except OSError as exc:
+            problem = f"{str(output)!r} can't be written: {exc.strerror or exc}"
+            raise click.ClickException(f"{problem}. Give --output a file in a folder that takes it") from None
+        click.echo(f"Wrote {output}", err=True)
 
     _with_app(run)
 
@@ -266,9 +293,9 @@ def delete(rule_ids: tuple[str, ...], project: str, all_: bool, yes: bool, as_js
         for rule_id in rule_ids:
             keys += [rule.key for rule in await _rules_named(app, rule_id, project)]
         if not yes and keys:
-            click.confirm(f"Delete {len(keys)} rules?", abort=True, err=True)
+            click.confirm(f"Delete {counted(len(keys), 'rule')}?", abort=True, err=True)
         deleted = await (app.delete_project(project) if all_ else app.delete_rules(keys))
-        _show({"deleted": deleted} if as_json else f"{deleted} rules deleted", as_json=as_json)
+        _show({"deleted": deleted} if as_json else f"{counted(deleted, 'rule')} deleted", as_json=as_json)
 
     _with_app(run)
 
@@ -283,6 +310,8 @@ def embed(text: str, as_query: bool, as_json: bool) -> None:
     from symmetra_mcp.schemas import embedding_answer
     from symmetra_mcp.text import embedding_text
 
+    if not text:
+        raise click.ClickException("the text is empty: give the text to embed")
     side: InputType = "query" if as_query else "document"
 
     async def run(app: App) -> None:
@@ -329,7 +358,14 @@ def reembed(dry_run: bool, force: bool, as_json: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command line."""
-    cli(prog_name="symmetra-mcp")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        cli(prog_name="symmetra-mcp")
+    except OSError as exc:  # click's own output, as of --help, can fail too
+        _forget_output()
+        click.echo(f"Error: {exc}", err=True)
+        raise SystemExit(1) from None
     raise SystemExit(0)
 
 
@@ -349,7 +385,43 @@ async def _sync(app: App) -> None:
         await app.embed_missing(wait=False, on_progress=on_progress)
 
 
+def _query_from_stdin() -> str:
+    """The part of stdin that a query can hold; what is cut is told on stderr."""
+    if sys.stdin is None:
+        raise click.ClickException("'-' reads the query from stdin, and stdin is closed")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    query = sys.stdin.read(MAX_QUERY_CHARACTERS)
+    rest = sum(len(chunk) for chunk in iter(lambda: sys.stdin.read(_STDIN_CHUNK), ""))
+    if rest:
+        total = len(query) + rest
+        click.echo(f"Notice: the query is the first {len(query):,} of {total:,} characters from stdin", err=True)
+    return query
+
+
+async def _check_project(app: App, project: str) -> None:
+    """Refuse a project that is not there: an empty answer would say that it has no rules."""
+    counts = await app.count_rules() if project else {}
+    if not project or project in counts or project in (SHARED_PROJECT, STARTER_PROJECT):
+        return
+    if app.project is None or project not in app.project.project_ids:
+        raise click.ClickException(unknown_name("project", project, counts))
+
+
+def _notice_unknown(rules: Iterable[Rule], category: str, tech_stacks: Iterable[str] = ()) -> None:
+    """Say on stderr which of these names no rule has: a filter with a slip in it gives nothing, and silently."""
+    rules = list(rules)
+    categories = {rule.category for rule in rules if rule.category}
+    stacks = {stack for rule in rules for stack in rule.tech_stacks}
+    if category and category.casefold() not in map(str.casefold, categories):
+        click.echo(f"Notice: {unknown_name('category', category, categories)}", err=True)
+    for name in tech_stacks:
+        if name.casefold() not in map(str.casefold, stacks):
+            click.echo(f"Notice: {unknown_name('rule for the tech stack', name, stacks)}", err=True)
+
+
 async def _rules_named(app: App, rule_id: str, project: str) -> list[Rule]:
+    await _check_project(app, project)
     found = await app.get_rule(rule_id, project)
     if not found:
         where = f" in project {project!r}" if project else ""
@@ -382,16 +454,61 @@ def _settings() -> Settings:
 
 def _show(answer: RenderableType | dict[str, Any] | list[Any], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
-    else:
-        _console(stderr=False).print(answer)
+        _write(_json_text(answer) + "\n")
+        return
+    console = _console(sys.stdout)
+    if console.is_terminal:
+        console.print(answer)
+        return
+    rendered = io.StringIO()
+    _console(rendered).print(answer)
+    _write("\n".join(line.rstrip() for line in rendered.getvalue().split("\n")))
 
 
-def _console(*, stderr: bool) -> Console:
+def _json_text(answer: Any) -> str:
+    """JSON as people read it, or in ASCII where stdout can't hold a character of it: that loses none."""
+    text = json.dumps(answer, ensure_ascii=False, indent=2)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(answer, indent=2)
+    return text
+
+
+def _write(text: str, *, as_data: bool = False) -> None:
+    """Write to stdout.
+
+    Args:
+        text: What to write, with its line ends.
+        as_data: A file or a pipe gets it in UTF-8, whatever the encoding of the terminal.
+    """
+    if sys.stdout is None:
+        return  # closed by whoever started the command
+    try:
+        if as_data and not sys.stdout.isatty():
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text.encode())
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # click ends the command without a word
+    except OSError as exc:
+        _forget_output()
+        raise click.ClickException(f"the answer can't be written to stdout: {exc.strerror or exc}") from None
+
+
+def _forget_output() -> None:
+    """Let go of what stdout could not take: Python would try once more when it ends, and complain."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _console(stream: TextIO) -> Console:
     """Wraps lines for a terminal alone: a file or a pipe gets them whole."""
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False)
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WHOLE_LINES
     return console
@@ -399,17 +516,27 @@ def _console(*, stderr: bool) -> Console:
 
 @contextmanager
 def _progress() -> Iterator[ProgressCallback]:
-    """Progress bars on stderr, one for each stage, each shown from its first figure on; none where stderr is a file."""
+    """Progress on stderr: a bar for each stage on a terminal, else now and then a line of work that takes long."""
+    console = _console(sys.stderr)
+    if not console.is_terminal:
+        lines = ProgressLines()
+
+        def tell(stage: Stage, done: int, total: int) -> None:
+            line = lines.line(stage, done, total)
+            if line:
+                click.echo(line, err=True)
+
+        yield tell
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = _console(stderr=True)
     tasks: dict[Stage, TaskID] = {}
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
 
         def on_progress(stage: Stage, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(_STAGES[stage], total=total)
+                tasks[stage] = bars.add_task(STAGES[stage], total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
         yield on_progress

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from symmetra_mcp.text import considered, counted, named, nearest_first, shows_projects
+
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from symmetra_mcp.ingest.report import ImportReport
     from symmetra_mcp.reembed import ReembedReport
@@ -20,33 +24,48 @@ if TYPE_CHECKING:
     from symmetra_mcp.types import Rule
 
 _SHOWN = 20
+_NARROWEST_TITLE = 24
+"""Columns that a title needs: with fewer, a rule takes several lines."""
+_COLUMN_GAP = 2
 _PRIORITY_STYLES = {"critical": "bold red", "high": "yellow", "medium": "", "low": "dim"}
 
 
 def search_answer(result: SearchResult) -> RenderableType:
     """A search's answer."""
     parts: list[RenderableType] = []
+    with_project = shows_projects(result)
     if result.degraded:
         parts.append(Text(f"Degraded: {result.degraded}", style="yellow"))
     for number, hit in enumerate(result.hits, 1):
         parts += [
             _hit_head(number, hit),
             Padding(Text(hit.guidance.strip()), (0, 0, 0, 3), expand=False),
-            _hit_foot(hit),
+            _hit_foot(hit, with_project=with_project),
             Text(),
         ]
     if not result.hits:
         parts.append(Text("No rule applies.", style="bold"))
     if result.nearest:
         parts.append(Text("Nearest, but not near enough:"))
-        parts += [Text(f"   {near.similarity or 0:.2f}  {near.title} ({near.rule_id})") for near in result.nearest]
+        for near in nearest_first(result):
+            similarity = "    " if near.similarity is None else f"{near.similarity:.2f}"
+            parts.append(Text(f"   {similarity}  {near.title} ({near.rule_id})"))
     parts += [Text(f"Left out: {rule.title} ({rule.rule_id}): {rule.reason}", style="dim") for rule in result.omitted]
     parts.append(Text(_summary(result), style="dim"))
     return Group(*parts)
 
 
-def import_report(report: ImportReport, embedding: ReembedReport | None, *, verbose: bool) -> RenderableType:
-    """What an import did."""
+def import_report(
+    report: ImportReport, embedding: ReembedReport | None, *, verbose: bool, paths: Sequence[Path] = ()
+) -> RenderableType:
+    """What an import did.
+
+    Args:
+        report: What was read and written.
+        embedding: What was embedded, if anything was to be.
+        verbose: Show every file and every remark.
+        paths: What was asked to be read, as the person wrote it.
+    """
     parts: list[RenderableType] = []
     if verbose:
         parts.append(_files_table(report))
@@ -64,25 +83,73 @@ def import_report(report: ImportReport, embedding: ReembedReport | None, *, verb
     ]
     if flagged:
         parts += [Text("A person should look at:", style="bold yellow"), *_first(flagged, all_=verbose)]
-    warnings = [f"{file.path}: {warning}" for file in report.files for warning in file.warnings]
+    warnings = [_placed(file.path, warning) for file in report.files for warning in file.warnings]
     warned = [Text(f"Warning: {warning}", style="yellow") for warning in (*report.warnings, *warnings)]
     parts += _first(warned, all_=verbose)
+    parts += _first(_gone(report), all_=verbose)
+    if not (report.files or report.skipped or report.links):
+        parts.append(Text(_nothing_to_read(report, paths), style="yellow"))
     parts.append(Text(_import_summary(report, embedding)))
     return Group(*parts)
 
 
-def rules_table(rules: Sequence[Rule]) -> RenderableType:
-    """Rules, one a line, and how many there are of each project."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Rule", "Title", "Category", "Priority", "Source"):
-        table.add_column(column, overflow="fold" if column == "Rule" else "ellipsis", no_wrap=column != "Rule")
-    for rule in rules:
-        source = str(rule.sources[0]) if rule.sources else ""
-        priority = Text(rule.priority, style=_PRIORITY_STYLES[rule.priority])
-        table.add_row(Text(rule.rule_id), Text(rule.title), Text(rule.category), priority, Text(source))
+def rules_table(rules: Sequence[Rule], *, filtered: bool = False) -> RenderableType:
+    """Rules, one a line, and how many there are of each project.
+
+    Args:
+        rules: What to list.
+        filtered: Whether more rules may be stored than these.
+    """
+    if not rules:
+        return Text("No rules." if filtered else "No rules. `symmetra-mcp import PATH` reads some.")
     counts = Counter(rule.project_id for rule in rules)
-    total = ", ".join(f"{count} in {project}" for project, count in sorted(counts.items())) or "no rules"
-    return Group(table, Text(total, style="dim")) if rules else Text("No rules. `symmetra-mcp import PATH` reads some.")
+    total = ", ".join(f"{count} in {project}" for project, count in sorted(counts.items()))
+    return Group(_RuleList(rules), Text(total, style="dim"))
+
+
+class _RuleList:
+    """Rules as a table where the terminal is wide enough for it, else a few lines each: no id is ever cut."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        several = len({rule.project_id for rule in rules}) > 1
+        names = ("Rule", "Project", "Title", "Category", "Priority", "Source")
+        self._shown = [name for name in names if several or name != "Project"]
+        self._rows = [self._cells(rule) for rule in rules]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        widths = {name: max(cell_len(name), *(row[name].cell_len for row in self._rows)) for name in self._shown}
+        title = widths.pop("Title")
+        room = options.max_width - sum(widths.values()) - _COLUMN_GAP * len(widths)
+        if room < min(title, _NARROWEST_TITLE):
+            yield from self._paragraphs()
+        else:
+            yield self._table(min(title, room))
+
+    def _cells(self, rule: Rule) -> dict[str, Text]:
+        return {
+            "Rule": Text(rule.rule_id),
+            "Project": Text(rule.project_id),
+            "Title": Text(rule.title),
+            "Category": Text(rule.category),
+            "Priority": Text(rule.priority, style=_PRIORITY_STYLES[rule.priority]),
+            "Source": Text(str(rule.sources[0]) if rule.sources else ""),
+        }
+
+    def _table(self, title_width: int) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in self._shown:
+            table.add_column(
+                name, overflow="fold", no_wrap=name != "Title", width=title_width if name == "Title" else None
+            )
+        for row in self._rows:
+            table.add_row(*(row[name] for name in self._shown))
+        return table
+
+    def _paragraphs(self) -> Iterator[RenderableType]:
+        for row in self._rows:
+            rule_id, *facts = (row[name] for name in self._shown if row[name].plain)
+            yield Text(rule_id.plain, style="bold", overflow="fold")
+            yield Padding(Text(" · ").join(facts), (0, 0, 0, 3), expand=False)
 
 
 def _hit_head(number: int, hit: HitAnswer) -> Text:
@@ -92,20 +159,20 @@ def _hit_head(number: int, hit: HitAnswer) -> Text:
     return head
 
 
-def _hit_foot(hit: HitAnswer) -> RenderableType:
+def _hit_foot(hit: HitAnswer, *, with_project: bool) -> RenderableType:
     similarity = "" if hit.similarity is None else f"similarity {hit.similarity:.2f}"
-    facts = [hit.rule_id, hit.source, similarity, *hit.matched]
+    facts = [named(hit, with_project=with_project), hit.source, similarity, *hit.matched]
     if hit.also:
         facts.append("same as " + ", ".join(hit.also))
     if hit.excerpt:
-        facts.append(f"an excerpt: `symmetra-mcp rules show {hit.rule_id}`")
+        where = f" --project {hit.project_id}" if with_project else ""
+        facts.append(f"an excerpt: `symmetra-mcp rules show {hit.rule_id}{where}`")
     return Padding(Text(" · ".join(fact for fact in facts if fact), style="cyan"), (0, 0, 0, 3), expand=False)
 
 
 def _summary(result: SearchResult) -> str:
     where = f"meaning and words, {result.space}" if result.space else "words only"
-    others = f", {result.out_of_scope} more are about other files" if result.out_of_scope else ""
-    return f"{result.rules_considered} rules considered{others} ({where})"
+    return f"{considered(result)} ({where})"
 
 
 def _files_table(report: ImportReport) -> Table:
@@ -117,6 +184,28 @@ def _files_table(report: ImportReport) -> Table:
     for file in report.files:
         table.add_row(Text(file.path), file.format, str(file.rules), str(file.context))
     return table
+
+
+def _placed(path: str, warning: str) -> str:
+    """A warning with its file's path in front, where it does not say its place itself."""
+    return warning if warning.startswith((f"{path}:", f"{path},")) else f"{path}: {warning}"
+
+
+def _gone(report: ImportReport) -> list[Text]:
+    removed = "Would remove" if report.dry_run else "Removed"
+    return [
+        *(Text(f"{removed} {key.rule_id}", style="dim") for key in report.removed),
+        *(Text(f"No longer stated: {key.rule_id}", style="dim") for key in report.stale),
+    ]
+
+
+def _nothing_to_read(report: ImportReport, paths: Sequence[Path]) -> str:
+    where = ", ".join(map(str, paths)) or report.root
+    return (
+        f"No rule files below {where}: looked for AGENTS.md, CLAUDE.md, GEMINI.md, .cursor/rules, "
+        ".github/copilot-instructions.md, symmetra-rules.yaml and the files of other assistants. "
+        "Any other Markdown or YAML file is read when it is named itself"
+    )
 
 
 def _first(lines: Sequence[Text], *, all_: bool = False) -> list[Text]:
@@ -137,13 +226,17 @@ def _import_summary(report: ImportReport, embedding: ReembedReport | None) -> st
         )
         if keys or name in ("added", "changed", "unchanged")
     ]
-    lines = [f"{len(report.files)} files, project {report.project_id}: {', '.join(counts)}"]
+    lines = [f"{counted(len(report.files), 'file')}, project {report.project_id}: {', '.join(counts)}"]
     if report.duplicates:
-        lines.append(f"{report.duplicates} statements repeat a rule that stands elsewhere and were merged into it")
+        repeat = "statement repeats" if report.duplicates == 1 else "statements repeat"
+        lines.append(f"{report.duplicates} {repeat} a rule that stands elsewhere and became part of it")
     if report.stale:
-        lines.append(f"{len(report.stale)} rules have left these files: --prune removes them")
+        left, them = ("1 rule has", "it") if len(report.stale) == 1 else (f"{len(report.stale)} rules have", "them")
+        lines.append(f"{left} left these files: --prune removes {them}")
     if report.dry_run:
         lines.append("Dry run: nothing was written")
     elif embedding is not None:
-        lines.append(f"{embedding.embedded} texts embedded in {embedding.space}, {embedding.missing} missing")
+        lines.append(
+            f"{counted(embedding.embedded, 'text')} embedded in {embedding.space}, {embedding.missing} missing"
+        )
     return "\n".join(lines)

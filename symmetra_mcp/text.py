@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from symmetra_mcp.project import STARTER_PROJECT
+
 if TYPE_CHECKING:
-    from symmetra_mcp.schemas import EmbeddingAnswer, HealthAnswer, HitAnswer, ReembedAnswer, SearchResult
+    from symmetra_mcp.schemas import EmbeddingAnswer, HealthAnswer, HitAnswer, NearAnswer, ReembedAnswer, SearchResult
+    from symmetra_mcp.types import Rule, Stage
+
+STAGES: dict[Stage, str] = {"read": "Reading rule files", "write": "Writing rules", "embed": "Embedding rules"}
+"""What a long call is doing, as a person reads it."""
+
+_NAMES_SHOWN = 20
+_PROGRESS_EVERY_S = 5.0
+_PROGRESS_LINES = 10
+_PROGRESS_AT_LEAST_EVERY_S = 60.0
 
 
 def unwrapped(text: str) -> str:
@@ -16,12 +29,13 @@ def unwrapped(text: str) -> str:
 def search_text(result: SearchResult) -> str:
     """A search's answer."""
     lines = [_verdict(result)]
+    with_project = shows_projects(result)
     if result.degraded:
         lines.append(f"Degraded: {result.degraded}.")
     for number, hit in enumerate(result.hits, 1):
-        lines += ["", *_hit_lines(number, hit)]
+        lines += ["", *_hit_lines(number, hit, with_project=with_project)]
     if result.nearest:
-        near = (f"{rule.title} ({rule.rule_id}){_similarity(rule.similarity)}" for rule in result.nearest)
+        near = (f"{rule.title} ({rule.rule_id}){_similarity(rule.similarity)}" for rule in nearest_first(result))
         lines.append("Nearest, but not near enough: " + "; ".join(near) + ".")
     if result.omitted:
         left_out = (f"{rule.title} ({rule.rule_id}): {rule.reason}" for rule in result.omitted)
@@ -56,30 +70,109 @@ def reembed_text(answer: ReembedAnswer) -> str:
     """A re-embedding's report."""
     if answer.dry_run:
         return (
-            f"{answer.missing} of {answer.texts} texts would be embedded in space {answer.space}; nothing was changed."
+            f"{answer.missing} of {counted(answer.texts, 'text')} would be embedded in space {answer.space}; "
+            "nothing was changed."
         )
     switched = f" Searches compared in {answer.switched_from} before." if answer.switched_from else ""
-    done = f"{answer.embedded} texts embedded in space {answer.space}, {answer.missing} of {answer.texts} missing."
-    return done + switched
+    embedded = f"{counted(answer.embedded, 'text')} embedded in space {answer.space}"
+    return f"{embedded}, {answer.missing} of {answer.texts} missing.{switched}"
+
+
+def rule_text(rule: Rule) -> str:
+    """A whole rule as Markdown, with all that names it."""
+    from symmetra_mcp.schemas import rule_markdown
+
+    parts = [rule_markdown(rule).rstrip("\n"), f"Rule: {rule.rule_id} (project {rule.project_id})"]
+    if rule.keywords:
+        parts.append("Keywords: " + ", ".join(rule.keywords))
+    return "\n\n".join(parts) + "\n"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it needs one."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def considered(result: SearchResult) -> str:
+    """How many rules an answer was chosen from."""
+    if not result.out_of_scope:
+        return f"{counted(result.rules_considered, 'rule')} considered"
+    others = "1 more is" if result.out_of_scope == 1 else f"{result.out_of_scope} more are"
+    return f"{counted(result.rules_considered, 'rule')} considered, {others} about other files"
+
+
+def shows_projects(result: SearchResult) -> bool:
+    """Whether the hits belong to several projects, the starter rules aside: an id alone says too little then."""
+    return len({hit.project_id for hit in result.hits} - {STARTER_PROJECT}) > 1
+
+
+def named(hit: HitAnswer, *, with_project: bool) -> str:
+    """A hit's id, with its project where that is not plain."""
+    return f"{hit.rule_id} (project {hit.project_id})" if with_project else hit.rule_id
+
+
+def nearest_first(result: SearchResult) -> list[NearAnswer]:
+    """What came closest, by the number that is shown: their own order takes words into account as well."""
+    return sorted(result.nearest, key=lambda near: -2 if near.similarity is None else near.similarity, reverse=True)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """That nothing of a kind has this name, with a name that looks like it and those there are.
+
+    Args:
+        kind: What it names, such as `project`.
+        name: What was asked for.
+        known: Names there are, in any order.
+    """
+    from difflib import get_close_matches
+
+    names = sorted(set(known))
+    close = get_close_matches(name.casefold(), [other.casefold() for other in names], 1)
+    meant = next((f" Did you mean {other!r}?" for other in names if close and other.casefold() == close[0]), "")
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    listed = f"there are: {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "there is none yet"
+    return f"no {kind} {name!r}; {listed}.{meant}"
+
+
+class ProgressLines:
+    """Progress where no bar can be drawn, in a log or a pipe: quick work stays silent, long work tells a line at times.
+
+    Args:
+        clock: Seconds from any fixed point on.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told_at = clock()
+        self._told: tuple[Stage | None, int] = (None, 0)
+
+    def line(self, stage: Stage, done: int, total: int) -> str:
+        """The line that is due now, or empty: one each tenth of a stage, yet none sooner than 5 s after the last."""
+        silent_s = self._clock() - self._told_at
+        told_stage, told = self._told
+        step = done - told if stage == told_stage else done
+        stepped = step * _PROGRESS_LINES >= total or silent_s >= _PROGRESS_AT_LEAST_EVERY_S
+        if silent_s < _PROGRESS_EVERY_S or not stepped:
+            return ""
+        self._told_at, self._told = self._clock(), (stage, done)
+        return f"{STAGES[stage]}: {done} of {total}"
 
 
 def _verdict(result: SearchResult) -> str:
     where = f"{result.mode} search in {result.space}" if result.space else f"search by {result.mode}"
-    considered = f"{result.rules_considered} rules considered"
-    if result.out_of_scope:
-        considered += f", {result.out_of_scope} more are about other files"
     if result.hits:
         count = len(result.hits)
-        return f"{count} {'rule applies' if count == 1 else 'rules apply'} ({where}; {considered})."
+        return f"{count} {'rule applies' if count == 1 else 'rules apply'} ({where}; {considered(result)})."
     if not result.rules_considered:
-        return f"No rule passes the filters ({considered})."
-    return f"No rule applies ({where}; {considered})."
+        return f"No rule passes the filters ({considered(result)})."
+    return f"No rule applies ({where}; {considered(result)})."
 
 
-def _hit_lines(number: int, hit: HitAnswer) -> list[str]:
+def _hit_lines(number: int, hit: HitAnswer, *, with_project: bool) -> list[str]:
     about = ", ".join(part for part in (hit.priority, hit.category) if part)
     excerpt = f"\n(An excerpt; rule://{hit.project_id}/{hit.rule_id} has all of it.)" if hit.excerpt else ""
-    facts = [hit.rule_id, hit.source, f"score {hit.score:.2f}{_similarity(hit.similarity)}", "; ".join(hit.matched)]
+    name = named(hit, with_project=with_project)
+    facts = [name, hit.source, f"score {hit.score:.2f}{_similarity(hit.similarity)}", "; ".join(hit.matched)]
     if hit.also:
         facts.append("also stated as " + ", ".join(hit.also))
     return [

@@ -17,7 +17,12 @@ _OVERRIDE = re.compile(
     r"|constraints|restrictions|guardrails)\b"
     r"|\byou are now\b|\bfrom now on,? you (?:are|will)\b|\b(?:new|updated) system prompt\b"
     r"|\b(?:reveal|print|repeat|show)\s+(?:me\s+)?(?:your|the)\s+system prompt\b"
-    r"|\bdo not (?:tell|inform|mention (?:this|it) to|reveal (?:this|it) to) the user\b"
+    r"|\b(?:do not|don.t|never|must not|without)\s+(?:ever\s+)?(?:"
+    r"(?:tell|inform)(?:ing)?\s+the\s+user"
+    r"|(?:mention|reveal|disclos|show|explain|report)(?:e|ing)?\s+(?:any\s+of\s+)?(?:this|it|that|these|them)\s+"
+    r"(?:\w+\s+){0,2}to\s+the\s+user)\b"
+    r"|\b(?:hide|conceal|keep)\s+(?:this|it|that|these|them)\s+(?:\w+\s+){0,2}from\s+the\s+user\b"
+    r"|<\|(?:im_start|im_end|system|user|assistant|endoftext)\|>|\[/?INST\]|<</?SYS>>"
     r"|忽略(?:之前|以上|所有)[^\n]{0,10}(?:指令|规则|提示)|これまでの(?:指示|命令)を無視",
     re.IGNORECASE,
 )
@@ -32,9 +37,13 @@ _DANGEROUS = re.compile(
     r"|--dangerously-skip-permissions\b",
     re.IGNORECASE,
 )
+_TAG = re.compile(
+    r"<(/?)(rules?|guidance|instructions?|context|documents?|system|assistant|user|human|tool_results?)\b[^>]*>", re.I
+)
+"""Tags by which assistants tell what they were given from who gave it."""
 _OVERRIDE_WORDS = (
     *("ignore", "disregard", "forget", "override", "bypass", "you are now", "from now on", "system prompt"),
-    *("the user", "忽略", "無視"),
+    *("the user", "<|", "inst]", "sys>>", "忽略", "無視"),
 )
 _DANGEROUS_WORDS = (
     *("curl", "wget", "iwr", "--no-", "husky", "rm ", "rm\t", "remove-item", "sudo", "chmod", "git ", "mkfs", "dd if"),
@@ -49,8 +58,9 @@ _KINDS: tuple[tuple[FlagKind, re.Pattern[str], tuple[str, ...]], ...] = (
 
 def find_flags(path: str, text: str, hidden_lines: Sequence[int] = ()) -> tuple[Flag, ...]:
     """Flags of a cleaned text, in the order of its lines; at most one of a kind for each line."""
-    found = [*_hidden(path, text, hidden_lines), *_wording(path, text)]
-    return tuple(sorted(found, key=lambda flag: (flag.line, flag.kind))[:_MAX_FLAGS])
+    found = [*_hidden(path, text, hidden_lines), *_wording(path, text), *_breakouts(path, text)]
+    by_line = {(flag.line, flag.kind): flag for flag in reversed(found)}
+    return tuple(by_line[place] for place in sorted(by_line)[:_MAX_FLAGS])
 
 
 def _hidden(path: str, text: str, lines: Sequence[int]) -> Iterator[Flag]:
@@ -66,8 +76,23 @@ def _wording(path: str, text: str) -> Iterator[Flag]:
         for number, line in _lines_with(text, words):
             match = pattern.search(line)
             if match:
-                shown = line[max(0, match.start() - 20) :][: _EXCERPT_CHARS * 2]
-                yield Flag(path, number, kind, " ".join(shown.split())[:_EXCERPT_CHARS])
+                yield Flag(path, number, kind, _excerpt(line, match.start()))
+
+
+def _breakouts(path: str, text: str) -> Iterator[Flag]:
+    """Closing tags of what the text never opened: they would end the frame that an assistant reads it in."""
+    opened: set[str] = set()
+    for number, line in _lines_with(text, ("<",)):
+        for tag in _TAG.finditer(line):
+            closing, name = tag[1], tag[2].lower()
+            if closing and name not in opened:
+                yield Flag(path, number, "override-wording", _excerpt(line, tag.start()))
+                break
+            opened.add(name)
+
+
+def _excerpt(line: str, start: int) -> str:
+    return " ".join(line[max(0, start - 20) :][: _EXCERPT_CHARS * 2].split())[:_EXCERPT_CHARS]
 
 
 def _lines_with(text: str, words: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -179,14 +179,22 @@ def _yaml_entries(text: str) -> Iterator[Entry]:
         nodes = _rule_nodes(root)
         loaded = [_construct(loader, node) for node in nodes]
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(exc, "problem", None) or type(exc).__name__
-        raise RuleFileError(f"not YAML: {problem}{where}") from exc
+        raise RuleFileError(f"not YAML: {_yaml_problem(exc)}") from exc
     for node, value in zip(nodes, loaded, strict=True):
         block = isinstance(node, yaml.CollectionNode) and not node.flow_style
         last = node.end_mark.line + (not block)  # a block ends where the next token begins
         yield _entry(value, node.start_mark.line + 1, max(node.start_mark.line + 1, last))
+
+
+def _yaml_problem(exc: Exception) -> str:
+    """What is wrong, in plain words."""
+    if isinstance(exc, RecursionError):
+        return "nested too deeply"
+    if not isinstance(exc, yaml.YAMLError):
+        return "a key or a value has a form that can't be read"
+    mark = getattr(exc, "problem_mark", None)
+    problem = getattr(exc, "problem", None) or str(exc).partition("\n")[0] or "it can't be read"
+    return f"{problem} in line {mark.line + 1}" if mark else str(problem)
 
 
 def _construct(loader: TextLoader, node: yaml.Node) -> object:
@@ -209,8 +217,10 @@ def _json_entries(text: str) -> Iterator[Entry]:
         loaded = json.loads(text)
     except json.JSONDecodeError as exc:
         raise RuleFileError(f"not JSON: {exc.msg} in line {exc.lineno}") from exc
-    except (ValueError, RecursionError) as exc:
-        raise RuleFileError(f"not JSON: {type(exc).__name__}") from exc
+    except RecursionError as exc:
+        raise RuleFileError("not JSON: nested too deeply") from exc
+    except ValueError as exc:  # more digits than Python turns into a number
+        raise RuleFileError("not JSON: a number is too long") from exc
     rules = _as_list(loaded)
     lines = _json_lines(text, len(rules))
     for value, (start, end) in zip(rules, lines, strict=True):
@@ -291,11 +301,11 @@ def _statement(entry: Mapping[str, object], path: str, start: int, end: int) -> 
     if not guidance.strip():
         raise _BadEntryError("no guidance")
     return Statement(
-        title=_text(entry, "title") or title_of(guidance, ()),
+        title=_line(entry, "title") or title_of(guidance, ()),
         guidance=guidance,
         sources=_sources(entry, path, start, end),
         rationale=_text(entry, "rationale"),
-        category=_text(entry, "category"),
+        category=_line(entry, "category"),
         priority=_priority(entry),
         tech_stacks=tuple(stack.lower() for stack in _names(entry, "tech_stacks")),
         contexts=_names(entry, "contexts"),
@@ -311,6 +321,11 @@ def _text(entry: Mapping[str, object], key: str) -> str:
     if isinstance(value, (dict, list)):
         raise _BadEntryError(f"{key!r} must be text")
     return clean(str(value))
+
+
+def _line(entry: Mapping[str, object], key: str) -> str:
+    """Text that is shown inside a line, whatever line breaks it was written with."""
+    return " ".join(_text(entry, key).split())
 
 
 def _names(entry: Mapping[str, object], key: str) -> tuple[str, ...]:

@@ -137,6 +137,26 @@ def test_structured_content_fits_the_published_schema(project: Path) -> None:
         jsonschema.validate(result.structured_content, schemas[name])
 
 
+def test_hits_of_several_projects_name_theirs(project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / ".git").mkdir(parents=True)
+    (other / "AGENTS.md").write_text("- Always store uploaded files with their owner and their hash.\n")
+
+    async def run() -> Any:
+        app = app_of(project, project="shop")
+        await app.import_rules([other], project_id="other")
+        async with client_of(app) as client:
+            return [
+                (await client.call_tool("search_rules", {"query": "store uploaded files", "project": name})).content
+                for name in ("*", "")
+            ]
+
+    ((everywhere,), (here,)) = anyio.run(run)
+    assert "(project other)" in everywhere.text
+    assert "(project shop)" in everywhere.text
+    assert "(project" not in here.text
+
+
 def test_rules_for_other_files_are_left_out(project: Path) -> None:
     for file_path, expected in (("db/schema.sql", True), ("src/app.py", False)):
         result = call(app_of(project), "search_rules", query="name every database constraint", file_path=file_path)
@@ -228,6 +248,13 @@ def test_bad_arguments_are_answered_in_a_plain_sentence(project: Path, arguments
     assert result.is_error
     assert message in result.content[0].text
     assert "pydantic" not in result.content[0].text
+
+
+def test_an_empty_text_is_not_embedded(project: Path) -> None:
+    result = call(app_of(project), "embed_text", text="")
+
+    assert result.is_error
+    assert result.content[0].text == "text: string should have at least 1 character, got ''"
 
 
 def test_embed_text_gives_the_whole_vector_only_when_asked(project: Path) -> None:
