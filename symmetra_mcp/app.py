@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from symmetra_mcp.config import Settings, load_settings
 from symmetra_mcp.errors import RuleFileError, StoreUnavailableError, SymmetraError
 from symmetra_mcp.health import check_health
 from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, record_import
+from symmetra_mcp.metering import UsageReport, usage_report
 from symmetra_mcp.project import (
     SHARED_PROJECT,
     STARTER_PROJECT,
@@ -38,8 +40,10 @@ from symmetra_mcp.types import ComponentHealth
 if TYPE_CHECKING:
     from symmetra_mcp.ingest.report import ImportReport
     from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
+    from symmetra_mcp.providers.select import ProviderChoice
     from symmetra_mcp.stores.base import RuleStore
     from symmetra_mcp.types import Detail, HealthReport, InputType, ProgressCallback, Rule, RuleKey
+    from symmetra_mcp.usage import UsageLog
 
 _LOOK_AGAIN_S = 2.0
 """Seconds after which a search looks again whether the known rule files changed."""
@@ -62,13 +66,16 @@ class App:
     Attributes:
         settings: What it was made from.
         store: Where rules are kept.
-        provider: What embeds.
+        providers: What embeds.
     """
 
-    def __init__(self, settings: Settings, store: RuleStore, provider: EmbeddingProvider) -> None:
+    def __init__(
+        self, settings: Settings, store: RuleStore, providers: ProviderChoice, usage_log: UsageLog | None = None
+    ) -> None:
         self.settings = settings
         self.store = store
-        self.provider = provider
+        self.providers = providers
+        self._usage_log = usage_log
         self._opening = anyio.Lock()
         self._reading = anyio.Lock()
         self._opened = False
@@ -94,7 +101,9 @@ class App:
         """Release the store and the provider."""
         with anyio.CancelScope(shield=True):
             await self.store.aclose()
-            await self.provider.aclose()
+            await self.providers.aclose()
+            if self._usage_log is not None:
+                await anyio.to_thread.run_sync(self._usage_log.close)
 
     async def ready(self) -> None:
         """Open the store and bring the starter rules in, once; read everything again after a store began anew.
@@ -211,9 +220,31 @@ class App:
         return RuleFolder(roots[0], project_id or self.settings.project or project_id_of(roots[0]), tuple(absolute))
 
     async def embed_missing(self, *, wait: bool = True, on_progress: ProgressCallback | None = None) -> ReembedReport:
-        """Embed what has no vector yet, in the space that searches compare in."""
+        """Embed what has no vector yet, in the space that searches compare in.
+
+        Raises:
+            ProviderError: Nothing embeds in it now; the rules match by their words, or in the backup space.
+        """
         await self.ready()
-        return await complete_space(self.store, self.provider, wait=wait, on_progress=on_progress)
+        provider = await self.providers.serving(await self.store.active_space())
+        return await complete_space(self.store, provider, wait=wait, on_progress=on_progress)
+
+    async def keep_backup(self) -> ReembedReport | None:
+        """Complete the bundled model's space beside a remote provider's: what searches compare in while that is down.
+
+        Returns:
+            What was done; `None` where no backup is kept or none is needed.
+        """
+        backup, active = self.providers.backup, await self.store.active_space()
+        if backup is None or active is None or active.provider == backup.space.provider:
+            return None
+        return await complete_space(self.store, backup, wait=False, activate=False)
+
+    async def warm_up(self) -> None:
+        """Do now what the first search would do: load the model, or import the vendor's SDK."""
+        await self.ready()
+        provider = await self.providers.serving(await self.store.active_space())
+        await provider.warm_up()
 
     async def _import(
         self, folder: RuleFolder, *, prune: bool, dry_run: bool = False, on_progress: ProgressCallback | None = None
@@ -239,7 +270,9 @@ class App:
 
         if self.settings.starter_rules and not await starter_rules_installed(self.store):
             async with self.store.exclusive("import"):
-                await install_starter_rules(self.store, self.provider.space)
+                chosen = await self.providers.chosen_space()
+                bundled = chosen.provider == "local" or self.providers.backup is not None
+                await install_starter_rules(self.store, chosen, with_vectors=bundled)
 
     async def _restore(self) -> None:
         """Fill a store that began anew, once: what was imported before is written in a file beside it."""
@@ -289,7 +322,7 @@ class App:
             own = self.project.project_ids
         return await search(
             self.store,
-            self.provider,
+            self.providers,
             replace(
                 request,
                 project_ids=(*own, STARTER_PROJECT) if own and not all_projects else (),
@@ -300,14 +333,16 @@ class App:
         )
 
     async def embed(self, text: str, input_type: InputType) -> Embeddings:
-        """Embed one text, as a query or as a document.
+        """Embed one text, as a query or as a document, in the space that searches compare in.
 
         Raises:
             ProviderError: The provider failed.
         """
+        await self.ready()
+        provider = await self.providers.serving(await self.store.active_space())
         if input_type == "query":
-            return await self.provider.embed_query(text)
-        return await self.provider.embed_documents([text])
+            return await provider.embed_query(text)
+        return await provider.embed_documents([text])
 
     async def health(self, *, thorough: bool = False) -> HealthReport:
         """Ask every part how it is."""
@@ -326,12 +361,34 @@ class App:
             problems["project"] = ComponentHealth("healthy", details)
         except SymmetraError as exc:
             problems["project"] = ComponentHealth("unhealthy", problem=str(exc), next_step="Then check again")
-        return await check_health(self.store, self.provider, thorough=thorough, known=problems)
+        if self.providers.chosen.is_remote or self.settings.spending_limit is not None:
+            problems["usage"] = await self._usage_health()
+        self.providers.try_again()  # somebody asks because something was wrong: perhaps it no longer is
+        return await check_health(self.store, self.providers, thorough=thorough, known=problems)
+
+    async def _usage_health(self) -> ComponentHealth:
+        report = await self.usage()
+        details: dict[str, Detail] = {
+            "tokens_this_month": sum(row.tokens for row in report.rows),
+            "cost_usd_this_month": round(report.spent_usd, 6),
+            "tokens_of_unknown_price": sum(row.tokens_unpriced for row in report.rows) or None,
+            "limit_usd": report.limit_usd,
+        }
+        if report.problem:
+            return ComponentHealth("degraded", details, report.problem, "Do what the problem says, then check again")
+        return ComponentHealth("healthy", details)
+
+    async def usage(self, *, all_months: bool = False) -> UsageReport:
+        """What embeddings cost: this month, or in all months."""
+        limit_usd = self.settings.spending_limit
+        if self._usage_log is None:
+            return UsageReport((), 0.0, limit_usd, "")
+        return await anyio.to_thread.run_sync(partial(usage_report, self._usage_log, limit_usd, all_months=all_months))
 
     async def reembed(
         self, *, force: bool = False, dry_run: bool = False, on_progress: ProgressCallback | None = None
     ) -> ReembedReport:
-        """Make the provider's space complete and searches compare in it.
+        """Make the space of the provider that the settings choose complete, and searches compare in it.
 
         Args:
             force: Embed again what has a vector.
@@ -343,7 +400,10 @@ class App:
             StoreError: The store failed.
         """
         await self.ready()
-        return await complete_space(self.store, self.provider, force=force, dry_run=dry_run, on_progress=on_progress)
+        self.providers.try_again()
+        chosen = self.providers.chosen
+        await self.providers.chosen_space()
+        return await complete_space(self.store, chosen, force=force, dry_run=dry_run, on_progress=on_progress)
 
     async def list_rules(self, project_id: str | None = None) -> list[Rule]:
         """All rules, or those of one project."""
@@ -382,11 +442,24 @@ class App:
 
 
 def make_app(settings: Settings) -> App:
-    """Wire an app: the embedded store in the data folder, and the provider that the settings choose."""
-    from symmetra_mcp.providers.select import select_provider
+    """Wire an app: the embedded store in the data folder, and the providers that the settings allow."""
+    from symmetra_mcp.metering import UsageMeter
+    from symmetra_mcp.providers.cache import FILE_NAME as CACHE_FILE
+    from symmetra_mcp.providers.cache import CachingProvider, VectorCache
+    from symmetra_mcp.providers.select import select_providers
     from symmetra_mcp.stores.sqlite import SqliteStore
+    from symmetra_mcp.usage import FILE_NAME as USAGE_FILE
+    from symmetra_mcp.usage import UsageLog
 
-    return App(settings, SqliteStore(settings.data_folder), select_provider(settings))
+    usage_log = UsageLog(settings.data_folder / USAGE_FILE)
+    cache_file = settings.data_folder / CACHE_FILE if settings.query_cache else None
+
+    def cached(provider: EmbeddingProvider) -> EmbeddingProvider:
+        """On disk too where an embedding costs a round trip; the local model is as fast as a disk."""
+        return CachingProvider(provider, VectorCache(cache_file if provider.is_remote else None))
+
+    providers = select_providers(settings, meter=lambda space: UsageMeter(usage_log, space, settings), wrapped=cached)
+    return App(settings, SqliteStore(settings.data_folder), providers, usage_log)
 
 
 @asynccontextmanager

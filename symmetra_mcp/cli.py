@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ import click
 from symmetra_mcp import __version__
 from symmetra_mcp.app import App, open_app
 from symmetra_mcp.config import Settings, checked_project_id, load_settings
-from symmetra_mcp.errors import ConfigError, SymmetraError
+from symmetra_mcp.errors import ConfigError, ProviderError, SymmetraError
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
 from symmetra_mcp.search import (
     DEFAULT_LIMIT,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WHOLE_LINES = 100_000
+_PATIENCE_S = 15.0
+"""How long a search on the command line waits for a vendor to embed what is new."""
 _STDIN_CHUNK = 65_536
 _EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
 
@@ -356,6 +359,21 @@ def reembed(dry_run: bool, force: bool, as_json: bool) -> None:
     _with_app(run)
 
 
+@cli.command(epilog=_examples("symmetra-mcp usage", "symmetra-mcp usage --all --json"))
+@click.option("--all", "all_months", is_flag=True, help="All months, not only the present one (UTC).")
+@_json_option
+def usage(all_months: bool, as_json: bool) -> None:
+    """Show what embeddings of OpenAI or Cohere cost: requests, texts, tokens and US dollars by month."""
+    from symmetra_mcp.schemas import usage_answer
+    from symmetra_mcp.text import usage_text
+
+    async def run(app: App) -> None:
+        answer = usage_answer(await app.usage(all_months=all_months))
+        _show(answer.to_dict() if as_json else usage_text(answer), as_json=as_json)
+
+    _with_app(run)
+
+
 def main() -> NoReturn:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -379,10 +397,15 @@ def _format_of(output: Path | None) -> RuleFormat:
 
 
 async def _sync(app: App) -> None:
-    """Read the project's rule files where they changed, and embed what no other process is embedding."""
+    """Read the project's rule files where they changed, and embed what no other process is embedding.
+
+    A vendor that does not answer is waited for a while; the local model for as long as it takes.
+    """
     with _progress() as on_progress:
         await app.keep_in_step(on_progress=on_progress)
-        await app.embed_missing(wait=False, on_progress=on_progress)
+        patience_s = _PATIENCE_S if app.providers.chosen.is_remote else math.inf
+        with suppress(ProviderError), anyio.move_on_after(patience_s):  # the search answers, and says what is missing
+            await app.embed_missing(wait=False, on_progress=on_progress)
 
 
 def _query_from_stdin() -> str:

@@ -7,19 +7,32 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
 from symmetra_mcp.errors import ConfigError
 
-EmbeddingBackend = Literal["auto", "local"]
+EmbeddingBackend = Literal["auto", "openai", "cohere", "local"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
+OPENAI_URL = "https://api.openai.com/v1"
+COHERE_URL = "https://api.cohere.com"
 _UNEXPANDED = re.compile(r"\$\{[^}]*\}")
+_KEY = re.compile(r"[!#-&(-_a-~]+")
+"""Visible ASCII without quotation marks and backticks: what else a key holds came with it by mistake."""
+_KEYS_OF_ADDRESSES = {
+    "openai_base_url": frozenset({"openai_api_key"}),
+    "co_api_url": frozenset({"cohere_api_key", "co_api_key"}),
+}
+_PRIVATE_HOST = re.compile(
+    r"localhost|127\.[\d.]+|::1|10\.[\d.]+|192\.168\.[\d.]+|172\.(1[6-9]|2\d|3[01])\.[\d.]+|[^.:]+|.+\.(local|internal|lan)"
+)
+"""Hosts that a key may travel to without TLS."""
 _PROJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -39,6 +52,25 @@ class _WithoutUnset(PydanticBaseSettingsSource):
         return {name: value for name, value in self._source().items() if not _is_unset(value)}
 
 
+class _ProjectFile(_WithoutUnset):
+    """The `.env` of the folder we are started in. It may belong to somebody else's project.
+
+    So it does not choose where a key of the environment is sent: an address in it counts beside a key in it alone.
+    """
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource, environment: _WithoutUnset
+    ) -> None:
+        super().__init__(settings_cls, source)
+        self._environment = environment
+
+    @override
+    def __call__(self) -> dict[str, Any]:
+        from_environment = {name.lower() for name in self._environment()}
+        held_back = {url for url, keys in _KEYS_OF_ADDRESSES.items() if from_environment & keys}
+        return {name: value for name, value in super().__call__().items() if name.lower() not in held_back}
+
+
 class Settings(BaseSettings):
     """Everything that can be set, each by the environment variable `SYMMETRA_` + its name in capitals.
 
@@ -52,12 +84,78 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        populate_by_name=True,
     )
 
-    embedding_backend: EmbeddingBackend = Field(default="auto", description="Which provider embeds: `auto` or `local`.")
-    embedding_model: str = Field(
-        default=BUNDLED_MODEL, description="Model of the local provider: the bundled `all-MiniLM-L6-v2`."
+    embedding_backend: EmbeddingBackend = Field(
+        default="auto",
+        description="Which provider embeds: `auto`, `openai`, `cohere` or `local`. `auto` takes OpenAI where its key "
+        "is set, else Cohere, else the local model; rules that are embedded already stay in their space.",
     )
+    embedding_model: str = Field(
+        default="",
+        description="Model: `text-embedding-3-small`, `embed-english-light-v3.0` or `all-MiniLM-L6-v2` by default. For "
+        "`local` any SentenceTransformers model by name or folder.",
+    )
+    embedding_dimensions: int | None = Field(
+        default=None,
+        ge=1,
+        le=16_000,
+        description="Length of the vectors, where the model offers a choice or is not known here. Default: 384.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="OPENAI_API_KEY",
+        description="Key of OpenAI, or of a server that speaks its API.",
+    )
+    openai_base_url: str = Field(
+        default="",
+        validation_alias="OPENAI_BASE_URL",
+        description="Server that speaks OpenAI's API: Ollama, vLLM, TEI, LM Studio, Azure. Default: OpenAI's own.",
+    )
+    cohere_api_key: SecretStr | None = Field(
+        default=None, validation_alias="COHERE_API_KEY", description="Key of Cohere."
+    )
+    co_api_key: SecretStr | None = Field(
+        default=None, validation_alias="CO_API_KEY", description="The same, by the name that Cohere's SDK reads."
+    )
+    co_api_url: str = Field(
+        default="", validation_alias="CO_API_URL", description="Server that speaks Cohere's API. Default: Cohere's own."
+    )
+    embedding_timeout: float = Field(
+        default=3.0,
+        gt=0,
+        le=60,
+        description="Seconds that a search waits for its embedding, a second try included, before it falls back.",
+    )
+    embedding_requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Most requests a minute. Default: what the provider's answers tell."
+    )
+    embedding_tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="Most tokens a minute. Default: what the provider's answers tell."
+    )
+    embedding_inputs_per_minute: float | None = Field(
+        default=None, gt=0, description="Most texts a minute. Default: 2,000 for Cohere, as its documentation says."
+    )
+    embedding_price: float | None = Field(
+        default=None,
+        ge=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="US dollars for a million tokens, where it is not the list price.",
+    )
+    spending_limit: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Most US dollars to spend on embeddings in a calendar month (UTC).",
+    )
+    embedding_backup: bool = Field(
+        default=True,
+        description="`0` doesn't keep vectors of the bundled model beside a provider's: searches then have words alone "
+        "while the provider is down.",
+    )
+    query_cache: bool = Field(default=True, description="`0` keeps no vectors of queries on disk.")
     data_dir: Path | None = Field(
         default=None, description="Folder of the rule store. Default: the user's data folder of the system."
     )
@@ -84,7 +182,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then `.env`, each without what counts as not set."""
         del file_secret_settings
-        return tuple(_WithoutUnset(settings_cls, source) for source in (init_settings, env_settings, dotenv_settings))
+        environment = _WithoutUnset(settings_cls, env_settings)
+        return (
+            _WithoutUnset(settings_cls, init_settings),
+            environment,
+            _ProjectFile(settings_cls, dotenv_settings, environment),
+        )
 
     @field_validator("embedding_backend", "log_level", mode="before")
     @classmethod
@@ -93,11 +196,35 @@ class Settings(BaseSettings):
 
     @field_validator("embedding_model")
     @classmethod
-    def _known_model(cls, value: str) -> str:
-        name = value.strip().removeprefix("sentence-transformers/")
-        if name != BUNDLED_MODEL:
-            raise ValueError(f"the local provider has one model, {BUNDLED_MODEL!r}")
-        return name
+    def _bundled_model_by_its_short_name(cls, value: str) -> str:
+        name = value.strip()
+        return BUNDLED_MODEL if name == f"sentence-transformers/{BUNDLED_MODEL}" else name
+
+    @field_validator("openai_base_url", "co_api_url")
+    @classmethod
+    def _safe_url(cls, value: str) -> str:
+        return _checked_url(value.strip()) if value.strip() else ""
+
+    @field_validator("openai_api_key", "cohere_api_key", "co_api_key")
+    @classmethod
+    def _trimmed(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(value.get_secret_value().strip())
+
+    @model_validator(mode="after")
+    def _keys_that_can_be_keys(self) -> Settings:
+        for name in self._considered_keys():
+            key: SecretStr | None = getattr(self, name)
+            if key is not None and not _KEY.fullmatch(key.get_secret_value()):
+                raise ValueError(
+                    f"`{name.upper()}` holds a character that no key can hold, such as a space, a quotation mark or a "
+                    "line break: set it to the key alone"
+                )
+        return self
+
+    def _considered_keys(self) -> tuple[str, ...]:
+        """Keys that this backend may use: a broken one of a vendor that is not asked stops nobody."""
+        openai, cohere = ("openai_api_key",), ("cohere_api_key", "co_api_key")
+        return {"auto": openai + cohere, "openai": openai, "cohere": cohere, "local": ()}[self.embedding_backend]
 
     @field_validator("rules", mode="before")
     @classmethod
@@ -111,6 +238,17 @@ class Settings(BaseSettings):
     @classmethod
     def _project_name(cls, value: str) -> str:
         return checked_project_id(value.strip()) if value.strip() else ""
+
+    @property
+    def openai_key(self) -> str:
+        """OpenAI's key, or empty."""
+        return self.openai_api_key.get_secret_value() if self.openai_api_key is not None else ""
+
+    @property
+    def cohere_key(self) -> str:
+        """Cohere's key by either of its names, or empty."""
+        key = self.cohere_api_key or self.co_api_key
+        return key.get_secret_value() if key is not None else ""
 
     @cached_property
     def data_folder(self) -> Path:
@@ -143,6 +281,13 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigError("the file `.env` in the working directory is not UTF-8 text: save it as UTF-8") from None
 
 
+def variable_of(setting: str) -> str:
+    """The environment variable of a setting."""
+    field = Settings.model_fields.get(setting)
+    alias = field.validation_alias if field is not None else None
+    return alias if isinstance(alias, str) else f"SYMMETRA_{setting.upper()}"
+
+
 def checked_project_id(value: str) -> str:
     """A project's name, as ids and resource addresses need it.
 
@@ -154,14 +299,45 @@ def checked_project_id(value: str) -> str:
     return value
 
 
+def _checked_url(value: str) -> str:
+    """An address that a key may be sent to.
+
+    Raises:
+        ValueError: No such address; the message does not hold it where it may hold a secret.
+    """
+    try:
+        url = urlsplit(value)
+        host = url.hostname or ""
+        _ = url.port
+    except ValueError:
+        raise ValueError("this is no URL") from None
+    if url.scheme not in ("http", "https") or not host:
+        raise ValueError("an address begins with `https://`, or with `http://` inside the own network")
+    if url.username is not None or url.password is not None or url.query or url.fragment:
+        raise ValueError("the address holds a user's name, a password or a query: secrets belong in the key's variable")
+    if url.scheme == "http" and not _PRIVATE_HOST.fullmatch(host):
+        raise ValueError(f"a key would travel to {host!r} unencrypted: use `https://`")
+    return value.rstrip("/")
+
+
 def _is_unset(value: Any) -> bool:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     return isinstance(value, str) and (not value.strip() or bool(_UNEXPANDED.fullmatch(value.strip())))
 
 
+_SAID_WITHOUT_VALUE = frozenset(
+    {"project", "openai_api_key", "cohere_api_key", "co_api_key", "openai_base_url", "co_api_url"}
+)
+"""Settings whose value is not repeated: the message holds it already, or nobody must see it."""
+
+
 def _explained(error: Any) -> str:
-    name = str(error["loc"][0]) if error["loc"] else ""
     problem = str(error["msg"]).removeprefix("Value error, ")
-    problem = problem[0].lower() + problem[1:]
+    if not error["loc"]:
+        return problem
+    name = str(error["loc"][0]).lower()
+    variable = variable_of(name)
     value = error.get("input")
-    got = f" (got {value[:40]!r})" if isinstance(value, str) and name not in {"project"} else ""
-    return f"`SYMMETRA_{name.upper()}`: {problem}{got}"
+    got = f" (got {value[:40]!r})" if isinstance(value, str) and name not in _SAID_WITHOUT_VALUE else ""
+    return f"`{variable}`: {problem[0].lower()}{problem[1:]}{got}"

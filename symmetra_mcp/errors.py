@@ -9,8 +9,11 @@ SymmetraError
 │  ├─ ProviderNotInstalledError (also ImportError)
 │  ├─ ProviderAuthError
 │  ├─ RateLimitError
+│  │  └─ QuotaExceededError
 │  ├─ ProviderUnavailableError
+│  ├─ InputRefusedError
 │  ├─ InvalidEmbeddingError
+│  ├─ SpendingLimitError
 │  └─ NoProviderError
 └─ StoreError
    ├─ StoreUnavailableError
@@ -24,10 +27,12 @@ A message says what went wrong, where, and the next step. It never holds a key, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from symmetra_mcp.spaces import EmbeddingSpace
+
+RefusedPart = Literal["text", "length", "request"]
 
 
 class SymmetraError(Exception):
@@ -93,8 +98,42 @@ class RateLimitError(ProviderError):
         super().__init__(message, provider=provider, model=model)
 
 
+class QuotaExceededError(RateLimitError):
+    """The account has no money or no calls left: waiting a minute does not help, so it is never retried."""
+
+
 class ProviderUnavailableError(ProviderError):
     """The provider can't answer now: a timeout, no connection, a server error, a model file that can't be read."""
+
+
+class InputRefusedError(ProviderError):
+    """The provider refuses what it was sent: a text, the model's name or a parameter. Never retried.
+
+    Attributes:
+        about: What it refuses: a `text`, a text's `length`, or the `request` whatever its texts.
+        index: Which text of the call it was, counted from 0, or `None` where that is not known.
+    """
+
+    def __init__(
+        self, message: str, *, provider: str, model: str = "", about: RefusedPart = "text", index: int | None = None
+    ) -> None:
+        self.about = about
+        self.index = index
+        super().__init__(message, provider=provider, model=model)
+
+
+class SpendingLimitError(ProviderError):
+    """The request would pass the spending limit, so it was not sent.
+
+    Attributes:
+        spent_usd: Cost of this month so far, over all providers.
+        limit_usd: What may be spent in a month.
+    """
+
+    def __init__(self, message: str, *, provider: str, model: str = "", spent_usd: float, limit_usd: float) -> None:
+        self.spent_usd = spent_usd
+        self.limit_usd = limit_usd
+        super().__init__(message, provider=provider, model=model)
 
 
 class InvalidEmbeddingError(ProviderError):

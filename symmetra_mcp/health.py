@@ -6,11 +6,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from symmetra_mcp.errors import SymmetraError
+from symmetra_mcp.errors import StoreError, SymmetraError
+from symmetra_mcp.providers.select import MIGRATE
 from symmetra_mcp.types import ComponentHealth, ComponentStatus, Detail, HealthReport
 
 if TYPE_CHECKING:
-    from symmetra_mcp.providers.base import EmbeddingProvider
+    from symmetra_mcp.providers.select import ProviderChoice
+    from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.base import RuleStore
 
 _PROBE = "vector database architecture"
@@ -19,7 +21,7 @@ _RANK: tuple[ComponentStatus, ...] = ("healthy", "degraded", "unhealthy")
 
 async def check_health(
     store: RuleStore,
-    provider: EmbeddingProvider,
+    providers: ProviderChoice,
     *,
     thorough: bool = False,
     known: Mapping[str, ComponentHealth] | None = None,
@@ -28,17 +30,36 @@ async def check_health(
 
     Args:
         store: Counted, and with `thorough` read from end to end.
-        provider: Embeds a short text.
+        providers: The one that serves the store's space embeds a short text.
         thorough: Check the store's integrity too: seconds for a large one.
         known: Parts whose state the caller knows better.
     """
     components = {
         "store": await _guarded(lambda: _check_store(store, thorough)),
-        "embedding": await _guarded(lambda: _check_provider(provider)),
-        "rules": await _guarded(lambda: _check_rules(store, provider)),
+        "embedding": await _guarded(lambda: _check_provider(store, providers)),
+        "rules": await _guarded(lambda: _check_rules(store, providers)),
         **(known or {}),
     }
-    return HealthReport(_overall(components), components, tuple(store.notices))
+    try:
+        notice = await other_space_notice(store, providers)
+    except SymmetraError:  # the components tell it
+        notice = ""
+    return HealthReport(_overall(components), components, (*store.notices, *([notice] if notice else [])))
+
+
+async def other_space_notice(store: RuleStore, providers: ProviderChoice) -> str:
+    """That the rules are embedded in another space than the settings choose, and how to move them; else empty.
+
+    Raises:
+        SymmetraError: The store can't be read, or the chosen provider does not know its space.
+    """
+    active, chosen = await store.active_space(), await providers.chosen_space()
+    if active is None or active == chosen:
+        return ""
+    return (
+        f"the settings choose {chosen}, and the rules are embedded in {active}: searches stay there, since vectors of "
+        f"the two can't be compared. `{MIGRATE}` moves every rule to {chosen}"
+    )
 
 
 async def _guarded(check: Callable[[], Awaitable[ComponentHealth]]) -> ComponentHealth:
@@ -56,7 +77,8 @@ async def _check_store(store: RuleStore, thorough: bool) -> ComponentHealth:
     return ComponentHealth("healthy", details)
 
 
-async def _check_provider(provider: EmbeddingProvider) -> ComponentHealth:
+async def _check_provider(store: RuleStore, providers: ProviderChoice) -> ComponentHealth:
+    provider = await providers.serving(await _active_space(store))
     space = provider.space
     began = time.perf_counter()
     await provider.embed_query(_PROBE)
@@ -70,7 +92,15 @@ async def _check_provider(provider: EmbeddingProvider) -> ComponentHealth:
     return ComponentHealth("healthy", details)
 
 
-async def _check_rules(store: RuleStore, provider: EmbeddingProvider) -> ComponentHealth:
+async def _active_space(store: RuleStore) -> EmbeddingSpace | None:
+    """The store's space; `None` where the store can't tell, which its own component says."""
+    try:
+        return await store.active_space()
+    except StoreError:
+        return None
+
+
+async def _check_rules(store: RuleStore, providers: ProviderChoice) -> ComponentHealth:
     counts = await store.count_rules()
     statuses = {status.space: status for status in await store.space_statuses()}
     active = await store.active_space()
@@ -84,9 +114,9 @@ async def _check_rules(store: RuleStore, provider: EmbeddingProvider) -> Compone
     }
     if not counts:
         return ComponentHealth("degraded", details, "there are no rules", "Run `symmetra-mcp import PATH`")
-    if active is not None and active != provider.space:
-        problem = f"the rules are embedded in {active}, the provider embeds in {provider.space}: words alone match"
-        return ComponentHealth("degraded", details, problem, "Run `symmetra-mcp reembed`")
+    details["backup_space"] = next((str(space) for space in await store.complete_spaces() if space != active), None)
+    if providers.insists and (notice := await other_space_notice(store, providers)):
+        return ComponentHealth("degraded", details, notice, f"Run `{MIGRATE}`, or set what it was before")
     if status is None or status.missing:
         missing = status.missing if status else "all"
         problem = f"{missing} texts are not embedded yet: they match by their words alone"

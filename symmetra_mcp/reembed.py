@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from symmetra_mcp.probes import probe_passages
+from symmetra_mcp.tokens import estimate_model_tokens
 
 if TYPE_CHECKING:
     from symmetra_mcp.providers.base import EmbeddingProvider
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.base import RuleStore
     from symmetra_mcp.types import ProgressCallback
-
-PAGE_SIZE = 64
-"""Texts embedded between two commits: what a killed run embeds again at most. Some one and a half seconds of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,8 @@ class ReembedReport:
         missing: Texts still without a vector; with `dry_run`, those that a run would embed.
         passages: Distinct texts that the rules need embedded.
         switched_from: The space that was active before, where this run changed it.
+        tokens: What the vendor billed; with `dry_run`, an estimate of what it would.
+        cost_usd: What that costs in US dollars; `None` where no price is known.
     """
 
     space: EmbeddingSpace
@@ -37,6 +37,8 @@ class ReembedReport:
     passages: int
     dry_run: bool = False
     switched_from: EmbeddingSpace | None = None
+    tokens: int = 0
+    cost_usd: float | None = 0.0
 
 
 async def complete_space(
@@ -46,9 +48,10 @@ async def complete_space(
     force: bool = False,
     dry_run: bool = False,
     wait: bool = True,
+    activate: bool = True,
     on_progress: ProgressCallback | None = None,
 ) -> ReembedReport:
-    """Embed every text that has no vector in the provider's space, then make that space the active one.
+    """Embed every text that has no vector in the provider's space, and make that space the active one.
 
     Args:
         store: Holds the rules.
@@ -56,6 +59,7 @@ async def complete_space(
         force: Embed the texts that have a vector too.
         dry_run: Count only.
         wait: Where another process is embedding already, wait for it; else leave the work to it.
+        activate: Have searches compare in the space; without it, it is kept beside the active one.
         on_progress: Hears after every page.
 
     Raises:
@@ -65,45 +69,80 @@ async def complete_space(
     space = provider.space
     passages, missing = await _outstanding(store, space)
     if dry_run:
-        return ReembedReport(space, 0, passages if force else missing, passages, dry_run=True)
+        tokens = await _estimated_tokens(store, provider, force=force)
+        wanted = passages if force else missing
+        return ReembedReport(space, 0, wanted, passages, True, tokens=tokens, cost_usd=_cost(provider, tokens))
     async with store.exclusive("embedding", wait=wait) as held:
         if not held:
             return ReembedReport(space, 0, missing, passages)
         active = await store.active_space()
-        if active is None:
+        if active is None and activate:
             await store.activate_space(space)  # nothing to lose: searches use vectors as they arrive
-        embedded = await _embed_all(store, provider, force=force, on_progress=on_progress)
+        embedded, tokens = await _embed_all(store, provider, force=force, on_progress=on_progress)
         passages, missing = await _outstanding(store, space)
-        switched = active is not None and active != space and missing == 0
+        switched = activate and active is not None and active != space and missing == 0
         if switched:
             await store.activate_space(space)
-    return ReembedReport(space, embedded, missing, passages, switched_from=active if switched else None)
+    return ReembedReport(
+        space,
+        embedded,
+        missing,
+        passages,
+        switched_from=active if switched else None,
+        tokens=tokens,
+        cost_usd=_cost(provider, tokens),
+    )
 
 
 async def _embed_all(
     store: RuleStore, provider: EmbeddingProvider, *, force: bool, on_progress: ProgressCallback | None
-) -> int:
+) -> tuple[int, int]:
+    """Texts embedded, and tokens billed."""
     passages, missing = await _outstanding(store, provider.space)
     total = passages if force else missing
-    embedded, after = 0, ""
+    embedded, tokens, after = 0, 0, ""
     while True:
-        page, after = await store.missing_passages(provider.space, after=after, limit=PAGE_SIZE, again=force)
+        page, after = await store.missing_passages(provider.space, after=after, limit=provider.page_texts, again=force)
         if not page:
-            await _embed_probes(store, provider)
-            return embedded
+            return embedded, tokens + await _embed_probes(store, provider)
         embeddings = await provider.embed_documents([passage.text for passage in page])
         await store.put_vectors([passage.content_hash for passage in page], embeddings)
         embedded += len(page)
+        tokens += embeddings.tokens
         if on_progress is not None:
             on_progress("embed", embedded, max(total, embedded))
 
 
-async def _embed_probes(store: RuleStore, provider: EmbeddingProvider) -> None:
-    """Give the space the unrelated questions that its searches measure nearness by."""
+async def _embed_probes(store: RuleStore, provider: EmbeddingProvider) -> int:
+    """Give the space the unrelated questions that its searches measure nearness by.
+
+    Returns:
+        Tokens billed.
+    """
     probes = {probe.content_hash: probe.text for probe in probe_passages()}
     missing = sorted(await store.without_vector(provider.space, list(probes)))
-    if missing:
-        await store.put_vectors(missing, await provider.embed_documents([probes[key] for key in missing]))
+    if not missing:
+        return 0
+    embeddings = await provider.embed_documents([probes[key] for key in missing])
+    await store.put_vectors(missing, embeddings)
+    return embeddings.tokens
+
+
+async def _estimated_tokens(store: RuleStore, provider: EmbeddingProvider, *, force: bool) -> int:
+    """Tokens that a run would be billed for; 0 where nobody sends a bill."""
+    if not provider.is_remote:
+        return 0
+    tokens, after = 0, ""
+    while True:
+        page, after = await store.missing_passages(provider.space, after=after, limit=2048, again=force)
+        if not page:
+            return tokens
+        tokens += sum(estimate_model_tokens(passage.text) for passage in page)
+
+
+def _cost(provider: EmbeddingProvider, tokens: int) -> float | None:
+    price = provider.price_usd_per_million
+    return None if price is None and tokens else tokens * (price or 0.0) / 1_000_000
 
 
 async def _outstanding(store: RuleStore, space: EmbeddingSpace) -> tuple[int, int]:

@@ -5,11 +5,13 @@ What is empty or unknown is left out, so an absent field means the default that 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
+    from symmetra_mcp.metering import UsageReport
     from symmetra_mcp.providers.base import Embeddings
     from symmetra_mcp.reembed import ReembedReport
     from symmetra_mcp.search import Omitted, RuleMatch, SearchAnswer
@@ -87,6 +89,7 @@ class EmbeddingAnswer(Answer):
     dimensions: int
     input_type: Literal["query", "document"]
     content_hash: Annotated[str, Field(description="Of the text: equal texts have equal vectors")]
+    tokens: Annotated[int, Field(description="Tokens billed for it")] = 0
     preview: Annotated[list[float], Field(description="The first numbers of the vector")]
     vector: Annotated[list[float] | None, Field(description="All numbers, when asked for")] = None
 
@@ -118,6 +121,31 @@ class ReembedAnswer(Answer):
     texts: Annotated[int, Field(description="Distinct texts that the rules need")]
     dry_run: bool = False
     switched_from: Annotated[str, Field(description="Space that searches compared in before")] = ""
+    tokens: Annotated[int, Field(description="Tokens billed; with dry_run, an estimate")] = 0
+    cost_usd: Annotated[float | None, Field(description="Their cost; absent where no price is known")] = None
+
+
+class UsageRowAnswer(Answer):
+    """One model's use in one month."""
+
+    month: str
+    provider: str
+    model: str
+    purpose: str
+    requests: int
+    texts: int
+    tokens: int
+    cost_usd: Annotated[float, Field(description="Cost of the tokens whose price is known")]
+    tokens_unpriced: int
+
+
+class UsageAnswer(Answer):
+    """What embeddings cost."""
+
+    rows: list[UsageRowAnswer]
+    spent_usd: Annotated[float, Field(description="This month, over all providers")]
+    limit_usd: Annotated[float | None, Field(description="Spending limit of a month")] = None
+    problem: str = ""
 
 
 def search_result(answer: SearchAnswer) -> SearchResult:
@@ -152,6 +180,7 @@ def embedding_answer(
         dimensions=space.dimensions,
         input_type=input_type,
         content_hash=content_hash,
+        tokens=embeddings.tokens,
         preview=[round(float(number), 6) for number in vector[:5]],
         vector=[float(number) for number in vector] if whole else None,
     )
@@ -184,6 +213,18 @@ def reembed_answer(report: ReembedReport) -> ReembedAnswer:
         texts=report.passages,
         dry_run=report.dry_run,
         switched_from=str(report.switched_from) if report.switched_from is not None else "",
+        tokens=report.tokens,
+        cost_usd=report.cost_usd if report.tokens else None,
+    )
+
+
+def usage_answer(usage: UsageReport) -> UsageAnswer:
+    """What embeddings cost, for scripts."""
+    return UsageAnswer(
+        rows=[UsageRowAnswer(**asdict(row)) for row in usage.rows],
+        spent_usd=usage.spent_usd,
+        limit_usd=usage.limit_usd,
+        problem=usage.problem,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -18,10 +19,7 @@ from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter
 from symmetra_mcp.tokens import cut_to_tokens, estimate_tokens
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from symmetra_mcp.providers.base import EmbeddingProvider
+    from symmetra_mcp.providers.select import ProviderChoice
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.base import RuleStore
     from symmetra_mcp.types import Priority, Rule
@@ -177,31 +175,63 @@ class SearchAnswer:
     tokens: int
 
 
-async def search(store: RuleStore, provider: EmbeddingProvider, request: SearchRequest) -> SearchAnswer:
+async def search(store: RuleStore, providers: ProviderChoice, request: SearchRequest) -> SearchAnswer:
     """Find the rules that matter for a question.
+
+    Meaning is compared in the store's active space. While nothing embeds in it, a complete space of another provider
+    stands in, with question and rules both of that space; else words alone answer. Either is told in `degraded`.
+
+    Args:
+        store: Holds the rules and their vectors.
+        providers: Embed the question.
+        request: The question.
 
     Raises:
         StoreError: The store failed: an outage is no empty answer.
     """
     query = _match_query(request)
-    degraded = ""
     active = await store.active_space()
+    degraded = ""
+    space: EmbeddingSpace | None
     try:
-        if active is not None and active != provider.space:
-            raise SpaceMismatchError(expected=active, actual=provider.space)
-        embeddings = await provider.embed_query(request.query)
-        found = await store.match(_with_vector(query, embeddings.vectors[0], embeddings.space))
-        space = embeddings.space
+        found, space = await _match_meaning(store, providers, active, query)
     except (ProviderError, SpaceMismatchError) as exc:
-        degraded = f"meaning could not be compared: {exc}"
-        found = await store.match(query)
-        space = None
+        found, space = await _match_otherwise(store, providers, active, query)
+        where = f" in {active}" if active is not None else ""
+        instead = "" if space is None else f"; {space} stands in, which may find other rules"
+        degraded = f"meaning could not be compared{where}: {exc}{instead}"
     if found.considered and found.best_similarity is None and not degraded:
         degraded = f"none of {found.considered} rules is embedded yet: run `symmetra-mcp reembed`"
         space = None
     elif found.unembedded:
         degraded = f"{found.unembedded} of {found.considered} rules are not embedded yet and match by their words alone"
     return _answer(request, found, space, degraded)
+
+
+async def _match_meaning(
+    store: RuleStore, providers: ProviderChoice, space: EmbeddingSpace | None, query: MatchQuery
+) -> tuple[Matches, EmbeddingSpace]:
+    """Match by meaning and words in one space.
+
+    Raises:
+        ProviderError: Nothing embeds in it now.
+        SpaceMismatchError: It is not the store's, nor complete.
+    """
+    provider = await providers.serving(space)
+    embeddings = await provider.embed_query(query.text)
+    found = await store.match(replace(query, vector=embeddings.vectors[0], space=embeddings.space))
+    return found, embeddings.space
+
+
+async def _match_otherwise(
+    store: RuleStore, providers: ProviderChoice, active: EmbeddingSpace | None, query: MatchQuery
+) -> tuple[Matches, EmbeddingSpace | None]:
+    """Match in the first complete space that something embeds in now; by words alone where there is none."""
+    for space in sorted(await store.complete_spaces(), key=lambda space: space.provider != "local"):
+        if space != active:
+            with suppress(ProviderError, SpaceMismatchError):
+                return await _match_meaning(store, providers, space, query)
+    return await store.match(query), None
 
 
 def _match_query(request: SearchRequest) -> MatchQuery:
@@ -220,10 +250,6 @@ def _match_query(request: SearchRequest) -> MatchQuery:
         preferred_project_ids=request.preferred_project_ids,
         limit=max(request.limit * _CANDIDATES_PER_HIT, _MIN_CANDIDATES),
     )
-
-
-def _with_vector(query: MatchQuery, vector: NDArray[np.float32], space: EmbeddingSpace) -> MatchQuery:
-    return replace(query, vector=vector, space=space)
 
 
 def _answer(request: SearchRequest, found: Matches, space: EmbeddingSpace | None, degraded: str) -> SearchAnswer:

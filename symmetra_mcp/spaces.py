@@ -18,12 +18,15 @@ class EmbeddingSpace:
         model: The vendor's id of the model.
         dimensions: Length of every vector.
         normalized: Whether vectors have unit length, so that a dot product is a cosine.
+        variant: What else decides comparability where the model's name does not: the revision of a local model, the
+            server that an own base URL names. Empty for a vendor's own API.
     """
 
     provider: str
     model: str
     dimensions: int
     normalized: bool = True
+    variant: str = ""
 
     def __post_init__(self) -> None:
         if not self.provider or not self.model:
@@ -35,7 +38,8 @@ class EmbeddingSpace:
     def space_id(self) -> str:
         """The key that stores use: equal exactly when vectors may be compared."""
         suffix = "" if self.normalized else "/raw"
-        return f"{self.provider}/{self.model}@{self.dimensions}{suffix}"
+        variant = f"+{self.variant}" if self.variant else ""
+        return f"{self.provider}/{self.model}@{self.dimensions}{suffix}{variant}"
 
     def __str__(self) -> str:
         return self.space_id

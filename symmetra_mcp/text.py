@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from symmetra_mcp.project import STARTER_PROJECT
 
 if TYPE_CHECKING:
-    from symmetra_mcp.schemas import EmbeddingAnswer, HealthAnswer, HitAnswer, NearAnswer, ReembedAnswer, SearchResult
+    from symmetra_mcp.schemas import (
+        EmbeddingAnswer,
+        HealthAnswer,
+        HitAnswer,
+        NearAnswer,
+        ReembedAnswer,
+        SearchResult,
+        UsageAnswer,
+    )
     from symmetra_mcp.types import Rule, Stage
 
 STAGES: dict[Stage, str] = {"read": "Reading rule files", "write": "Writing rules", "embed": "Embedding rules"}
@@ -69,13 +77,43 @@ def health_text(answer: HealthAnswer) -> str:
 def reembed_text(answer: ReembedAnswer) -> str:
     """A re-embedding's report."""
     if answer.dry_run:
+        cost = f" (about {_cost(answer.tokens, answer.cost_usd)})" if answer.tokens else ""
         return (
-            f"{answer.missing} of {counted(answer.texts, 'text')} would be embedded in space {answer.space}; "
+            f"{answer.missing} of {counted(answer.texts, 'text')} would be embedded in space {answer.space}{cost}; "
             "nothing was changed."
         )
     switched = f" Searches compared in {answer.switched_from} before." if answer.switched_from else ""
     embedded = f"{counted(answer.embedded, 'text')} embedded in space {answer.space}"
-    return f"{embedded}, {answer.missing} of {answer.texts} missing.{switched}"
+    cost = f" {_cost(answer.tokens, answer.cost_usd)} billed." if answer.tokens else ""
+    return f"{embedded}, {answer.missing} of {answer.texts} missing.{cost}{switched}"
+
+
+def usage_text(answer: UsageAnswer) -> str:
+    """What embeddings cost, a line a model and purpose."""
+    lines = []
+    for row in answer.rows:
+        unknown = f", {row.tokens_unpriced:,} of them of unknown price" if row.tokens_unpriced else ""
+        lines.append(
+            f"{row.month}  {row.provider}/{row.model}  {row.purpose}: {counted(row.requests, 'request')}, "
+            f"{counted(row.texts, 'text')}, {row.tokens:,} tokens{unknown}, {dollars(row.cost_usd)}"
+        )
+    limit = f" of {dollars(answer.limit_usd)}" if answer.limit_usd is not None else ""
+    lines.append(f"This month: {dollars(answer.spent_usd)}{limit}")
+    if answer.problem:
+        lines.append(f"Problem: {answer.problem}")
+    return "\n".join(lines)
+
+
+def dollars(usd: float) -> str:
+    """An amount in US dollars, with as many digits as small amounts need."""
+    if usd >= 1 or usd == 0:
+        return f"${usd:.2f}"
+    return f"${usd:.6f}" if usd >= 0.000001 else "less than $0.000001"
+
+
+def _cost(tokens: int, cost_usd: float | None) -> str:
+    """Tokens and what they cost."""
+    return f"{tokens:,} tokens, {'price unknown' if cost_usd is None else dollars(cost_usd)}"
 
 
 def rule_text(rule: Rule) -> str:

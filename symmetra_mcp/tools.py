@@ -100,8 +100,8 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
     ) -> Annotated[CallToolResult, EmbeddingAnswer]:
         """Turn a text into an embedding vector, in the space that the rules are searched in.
 
-        Call it only when a vector itself is wanted, for a store or a comparison of your own; to find rules, call
-        search_rules. You get the space, the dimensions, the text's hash and the first numbers; all with include_vector.
+        Call it only when a vector itself is wanted; to find rules, call search_rules. You get the space, the
+        dimensions, the text's hash and the first numbers; all with include_vector.
         """
         async with _errors_told():
             embeddings = await app.embed(text, input_type)
@@ -111,10 +111,10 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
     async def health_check(
         thorough: Annotated[bool, Field(description="Read the whole store to check its integrity: seconds.")] = False,
     ) -> Annotated[CallToolResult, HealthAnswer]:
-        """Say whether the rule store and the embedding provider work, and what to do where one does not.
+        """Say whether the rule store and the embedding provider work.
 
         Call it when a search failed, came back degraded, or found no rules where there should be some. You get the
-        state of each part, the number of rules of each project, the embedding space and the next step for a problem.
+        state of each part, the rules of each project, the embedding space, what it cost, and next steps.
         """
         report = await app.health(thorough=thorough)
         answer = health_answer(report, __version__)

@@ -39,7 +39,7 @@ class Upkeep:
     async def run(self) -> None:
         """Work until cancelled."""
         await self._greeted.wait()
-        await self._quietly(self.app.provider.warm_up)
+        await self._quietly(self.app.warm_up)
         await self._quietly(self.app.keep_in_step)
         self._want()
         while True:
@@ -48,6 +48,7 @@ class Upkeep:
             await self._quietly(self.app.embed_missing)
             if not self._wanted.is_set():
                 self._idle.set()
+            await self._quietly(self.app.keep_backup)
 
     async def before_search(self) -> None:
         """Bring the rules in step, and wait a little for new ones to be embedded.

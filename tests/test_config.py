@@ -7,10 +7,18 @@ from typing import get_args
 import pytest
 from platformdirs import user_data_path
 
-from symmetra_mcp.config import BUNDLED_MODEL, EmbeddingBackend, LogLevel, Settings, checked_project_id, load_settings
+from symmetra_mcp.config import (
+    BUNDLED_MODEL,
+    EmbeddingBackend,
+    LogLevel,
+    Settings,
+    checked_project_id,
+    load_settings,
+    variable_of,
+)
 from symmetra_mcp.errors import ConfigError
 
-NAMES = [f"SYMMETRA_{name.upper()}" for name in Settings.model_fields]
+NAMES = [variable_of(name) for name in Settings.model_fields]
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +28,21 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 DEFAULTS = {
     "embedding_backend": "auto",
-    "embedding_model": BUNDLED_MODEL,
+    "embedding_model": "",
+    "embedding_dimensions": None,
+    "openai_api_key": None,
+    "openai_base_url": "",
+    "cohere_api_key": None,
+    "co_api_key": None,
+    "co_api_url": "",
+    "embedding_timeout": 3.0,
+    "embedding_requests_per_minute": None,
+    "embedding_tokens_per_minute": None,
+    "embedding_inputs_per_minute": None,
+    "embedding_price": None,
+    "spending_limit": None,
+    "embedding_backup": True,
+    "query_cache": True,
     "data_dir": None,
     "rules": None,
     "starter_rules": True,
@@ -138,7 +160,8 @@ def test_an_env_file_that_is_no_text_is_named() -> None:
     ("name", "value", "accepted"),
     [
         pytest.param("EMBEDDING_BACKEND", "word2vec", get_args(EmbeddingBackend), id="backend"),
-        pytest.param("EMBEDDING_MODEL", "bert", (BUNDLED_MODEL,), id="model"),
+        pytest.param("EMBEDDING_DIMENSIONS", "many", ("integer",), id="dimensions"),
+        pytest.param("SPENDING_LIMIT", "-1", ("greater than or equal to 0",), id="spending-limit"),
         pytest.param("LOG_LEVEL", "loud", get_args(LogLevel), id="log-level"),
         pytest.param("STARTER_RULES", "maybe", ("boolean",), id="starter-rules"),
         pytest.param("PROJECT", "two words", ("letters", "digits", "`.`", "`_`", "`-`"), id="project"),
@@ -203,3 +226,82 @@ def test_settings_do_not_change() -> None:
     settings = load_settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.project = "other"  # type: ignore[misc]  # what is refused
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "COHERE_API_KEY", "CO_API_KEY"])
+def test_a_key_is_trimmed_and_never_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "  sk-Canary-0123456789\r\n")
+    settings = load_settings()
+    assert (settings.openai_key or settings.cohere_key) == "sk-Canary-0123456789"
+    assert "Canary" not in repr(settings) + str(settings) + str(settings.model_dump()) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "value", ["sk-Canary 1", "sk-Canary\n1", '"sk-Canary"', "'sk-Canary'", "sk-Canaryä", "sk-Canary\x00"]
+)
+def test_a_key_that_can_be_none_is_refused_by_name(value: str) -> None:
+    Path(".env").write_text("", "utf-8")
+    with pytest.raises(ConfigError, match="`OPENAI_API_KEY` holds a character that no key can hold") as caught:
+        load_settings(openai_api_key=value)
+    assert "Canary" not in str(caught.value)
+
+
+def test_a_broken_key_of_a_vendor_that_is_not_asked_stops_nothing() -> None:
+    assert load_settings(openai_api_key="two words", embedding_backend="cohere").embedding_backend == "cohere"
+    assert load_settings(cohere_api_key="two words", embedding_backend="local").embedding_backend == "local"
+
+
+def test_coheres_key_counts_by_either_name_and_an_unexpanded_one_hides_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CO_API_KEY", "second-name")
+    monkeypatch.setenv("COHERE_API_KEY", "${COHERE_API_KEY}")
+    assert load_settings().cohere_key == "second-name"
+    monkeypatch.setenv("COHERE_API_KEY", "first-name")
+    assert load_settings().cohere_key == "first-name"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:11434/v1",
+        "http://127.0.0.1:8080",
+        "http://[::1]:8080/v1",
+        "http://192.168.0.7:1234/v1",
+        "http://ollama:11434/v1",
+        "http://models.internal/v1",
+        "https://example.openai.azure.com/openai/v1/",
+    ],
+)
+def test_a_key_may_travel_encrypted_or_inside_the_own_network(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    assert load_settings().openai_base_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/v1",
+        "http://172.32.0.1/v1",
+        "https://user:Canary@example.com/v1",
+        "https://example.com/v1?api_key=Canary",
+        "ftp://example.com",
+        "example.com/Canary",
+        "https://",
+        "https://example.com:port/Canary",
+    ],
+)
+def test_an_address_that_is_not_safe_for_a_key_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ConfigError, match="`OPENAI_BASE_URL`") as caught:
+        load_settings()
+    assert "Canary" not in str(caught.value)
+
+
+def test_the_env_file_of_a_project_does_not_choose_where_the_users_key_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("OPENAI_BASE_URL=https://elsewhere.example\nOPENAI_API_KEY=theirs\n", "utf-8")
+    settings = load_settings()
+    assert (settings.openai_key, settings.openai_base_url) == ("theirs", "https://elsewhere.example")
+    monkeypatch.setenv("OPENAI_API_KEY", "mine")
+    settings = load_settings()
+    assert (settings.openai_key, settings.openai_base_url) == ("mine", "")

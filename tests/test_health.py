@@ -6,6 +6,7 @@ import anyio
 
 from symmetra_mcp.errors import ProviderUnavailableError
 from symmetra_mcp.health import check_health
+from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.reembed import complete_space
 from symmetra_mcp.stores.sqlite import SqliteStore
 from symmetra_mcp.testing import FakeProvider
@@ -26,7 +27,7 @@ def health_of(
             await complete_space(store, provider)
         if broken:
             provider.failure = ProviderUnavailableError(broken, provider="fake")
-        report = await check_health(store, FakeProvider(other) if other else provider, thorough=True)
+        report = await check_health(store, ProviderChoice(FakeProvider(other) if other else provider), thorough=True)
         await store.aclose()
         return report
 
@@ -71,13 +72,14 @@ def test_rules_of_another_space_name_the_command_that_repairs_it(tmp_path: Path)
     report = health_of(tmp_path, other="another")
 
     assert report.status == "degraded"
-    assert "fake/words@64" in report.components["rules"].problem
-    assert "symmetra-mcp reembed" in report.components["rules"].next_step
+    assert "fake/words@64" in report.components["embedding"].problem
+    assert "symmetra-mcp reembed" in report.components["embedding"].problem
+    assert "`symmetra-mcp reembed` moves every rule to fake/another@64" in report.notices[0]
 
 
 def test_a_store_that_can_not_be_read_is_unhealthy(tmp_path: Path) -> None:
     async def run() -> HealthReport:
-        return await check_health(SqliteStore(tmp_path), FakeProvider())
+        return await check_health(SqliteStore(tmp_path), ProviderChoice(FakeProvider()))
 
     report = anyio.run(run)
     assert report.status == "unhealthy"

@@ -12,7 +12,7 @@ from symmetra_mcp.errors import ProviderUnavailableError
 from symmetra_mcp.passages import content_hash
 from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.providers.base import Embeddings
-from symmetra_mcp.reembed import PAGE_SIZE, ReembedReport, complete_space
+from symmetra_mcp.reembed import ReembedReport, complete_space
 from symmetra_mcp.stores.base import MatchQuery, SpaceStatus
 from symmetra_mcp.stores.sqlite import SqliteStore
 from symmetra_mcp.testing import FakeProvider
@@ -20,6 +20,7 @@ from symmetra_mcp.types import Rule, RuleKey, Stage
 
 pytestmark = pytest.mark.anyio
 
+PAGE_SIZE = FakeProvider().page_texts
 PROBES = {probe.text for probe in probe_passages()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from symmetra_mcp.errors import ProviderUnavailableError, RateLimitError, StoreUnavailableError
+from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.reembed import complete_space
 from symmetra_mcp.search import (
     DEFAULT_LIMIT,
@@ -69,7 +70,7 @@ async def fill(store: SqliteStore, provider: FakeProvider, *rules: Rule) -> None
 
 
 async def answer(store: SqliteStore, provider: FakeProvider, query: str, **fields: Any) -> SearchAnswer:
-    return await search(store, provider, SearchRequest(query, **fields))
+    return await search(store, ProviderChoice(provider), SearchRequest(query, **fields))
 
 
 def hits(found: SearchAnswer) -> list[str]:
@@ -211,7 +212,7 @@ async def test_rules_embedded_by_another_model_are_matched_by_words_and_the_repa
     assert stranger.embedded == []
 
 
-async def test_a_space_switched_during_the_search_is_matched_by_words(
+async def test_a_search_answers_in_the_space_it_began_in_while_another_becomes_active(
     store: SqliteStore, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(store, provider, *RULES)
@@ -224,8 +225,33 @@ async def test_a_space_switched_during_the_search_is_matched_by_words(
 
     monkeypatch.setattr(provider, "embed_query", switching)
     found = await answer(store, provider, "name the migrations")
-    assert (hits(found), found.mode) == (["names"], "words")
-    assert "symmetra-mcp reembed" in found.degraded
+    assert (hits(found), found.mode, found.space, found.degraded) == (["names"], "hybrid", provider.space, "")
+
+
+async def test_a_complete_space_stands_in_while_the_active_ones_provider_is_down(
+    store: SqliteStore, provider: FakeProvider
+) -> None:
+    await fill(store, provider, *RULES)
+    backup = FakeProvider("backup", dimensions=32)
+    await complete_space(store, backup, activate=False)
+    provider.failure = ProviderUnavailableError("the connection broke", provider="fake")
+    found = await search(store, ProviderChoice(provider, others=[backup]), SearchRequest("name the migrations"))
+    assert (hits(found), found.mode, found.space) == (["names"], "hybrid", backup.space)
+    assert "the connection broke" in found.degraded
+    assert str(backup.space) in found.degraded
+    provider.failure = None
+    found = await search(store, ProviderChoice(provider, others=[backup]), SearchRequest("name the migrations"))
+    assert (found.space, found.degraded) == (provider.space, "")
+
+
+async def test_a_space_that_lacks_a_rule_does_not_stand_in(store: SqliteStore, provider: FakeProvider) -> None:
+    backup = FakeProvider("backup", dimensions=32)
+    await fill(store, backup, *RULES[:1])
+    await store.activate_space(provider.space)
+    await fill(store, provider, *RULES)
+    provider.failure = ProviderUnavailableError("the connection broke", provider="fake")
+    found = await search(store, ProviderChoice(provider, others=[backup]), SearchRequest("name the migrations"))
+    assert (hits(found), found.mode, found.space) == (["names"], "words", None)
 
 
 async def test_rules_not_embedded_at_all_are_matched_by_words_and_the_answer_says_so(

@@ -18,7 +18,7 @@ from symmetra_mcp.passages import Passage, passages
 from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.project import STARTER_PROJECT
 from symmetra_mcp.providers.local import LocalProvider
-from symmetra_mcp.starter.install import FOLDER, VECTORS_FILE, VECTORS_SPACE_ID, starter_files
+from symmetra_mcp.starter.install import FOLDER, VECTORS_FILE, VECTORS_SPACE, starter_files
 
 MIN_COSINE = 0.9999
 """Two processors may differ in the last digits."""
@@ -39,8 +39,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with the file in the package; write nothing")
     arguments = parser.parse_args()
     provider = LocalProvider()
-    if provider.space.space_id != VECTORS_SPACE_ID:
-        raise SystemExit(f"the local provider embeds in {provider.space}, the package expects {VECTORS_SPACE_ID}")
+    if provider.space != VECTORS_SPACE:
+        raise SystemExit(f"the local provider embeds in {provider.space}, the package expects {VECTORS_SPACE}")
     wanted = starter_passages()
     hashes = np.array([passage.content_hash for passage in wanted])
     vectors = anyio.run(provider.embed_documents, [passage.text for passage in wanted]).vectors

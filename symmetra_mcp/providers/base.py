@@ -27,10 +27,12 @@ class Embeddings:
     Attributes:
         vectors: Shape `(n, space.dimensions)`, float32, in the order of the texts.
         space: Which vectors they may be compared with.
+        tokens: What the vendor billed for them; 0 where nobody sends a bill.
     """
 
     vectors: NDArray[np.float32]
     space: EmbeddingSpace
+    tokens: int = 0
 
 
 class EmbeddingProvider(ABC):
@@ -49,6 +51,21 @@ class EmbeddingProvider(ABC):
     @abstractmethod
     def max_input_tokens(self) -> int:
         """Tokens of one text that the model reads; what follows is not in the vector."""
+
+    @property
+    def page_texts(self) -> int:
+        """Texts to embed between two commits: what a killed run embeds again at most."""
+        return 64  # some one and a half seconds of work for the bundled model
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether an embedding is a request to somebody else: it leaves the machine, and may fail for a while."""
+        return False
+
+    @property
+    def price_usd_per_million(self) -> float | None:
+        """US dollars for a million tokens; `None` where no price is known."""
+        return 0.0
 
     @abstractmethod
     async def _embed(self, texts: Sequence[str], input_type: InputType) -> NDArray[np.float32]:
@@ -78,6 +95,9 @@ class EmbeddingProvider(ABC):
 
     async def warm_up(self) -> None:  # noqa: B027 - a hook that a provider may leave as it is
         """Do now what the first call would do: load the model, open the connection. Safe to call twice."""
+
+    def try_again(self) -> None:  # noqa: B027 - a hook that a provider may leave as it is
+        """Ask at the next call, even where failures would have the provider left alone for a while."""
 
     async def aclose(self) -> None:  # noqa: B027 - a hook that a provider may leave as it is
         """Release what `warm_up` took. Safe to call twice."""

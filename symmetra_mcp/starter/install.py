@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symmetra_mcp.project import STARTER_PROJECT
+from symmetra_mcp.spaces import EmbeddingSpace
 
 if TYPE_CHECKING:
-    from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.base import RuleStore
 
 FOLDER = Path(__file__).parent
 VECTORS_FILE = FOLDER / "vectors.npz"
-VECTORS_SPACE_ID = "local/all-MiniLM-L6-v2@384"
+VECTORS_SPACE = EmbeddingSpace("local", "all-MiniLM-L6-v2", 384)
 """The space of the vectors in `VECTORS_FILE`, which `tools/build_starter_vectors.py` makes."""
 _NOTE = "starter rules"
 
@@ -37,12 +37,14 @@ async def starter_rules_installed(store: RuleStore) -> bool:
     return await store.get_note(_NOTE) == starter_digest()
 
 
-async def install_starter_rules(store: RuleStore, space: EmbeddingSpace) -> None:
+async def install_starter_rules(store: RuleStore, chosen: EmbeddingSpace, *, with_vectors: bool = True) -> None:
     """Write the starter rules, unless these very rules are there.
 
     Args:
         store: Takes them.
-        space: The provider's: vectors are brought along for the bundled model's space only.
+        chosen: The space of the provider that the settings choose: where it is the bundled model's, searches compare in
+            it from now on.
+        with_vectors: Bring along the vectors that were made with the bundled model.
 
     Raises:
         StoreError: The store failed.
@@ -52,18 +54,18 @@ async def install_starter_rules(store: RuleStore, space: EmbeddingSpace) -> None
     from symmetra_mcp.ingest.importer import import_files
 
     await import_files(store, starter_files(), project_id=STARTER_PROJECT, root=FOLDER.parent, prune=True)
-    if space.space_id == VECTORS_SPACE_ID:
-        await _put_vectors(store, space)
+    if with_vectors:
+        await _put_vectors(store, activate=chosen.space_id == VECTORS_SPACE.space_id)
     await store.set_note(_NOTE, starter_digest())
 
 
-async def _put_vectors(store: RuleStore, space: EmbeddingSpace) -> None:
+async def _put_vectors(store: RuleStore, *, activate: bool) -> None:
     import numpy as np
 
     from symmetra_mcp.providers.base import Embeddings
 
     with np.load(VECTORS_FILE, allow_pickle=False) as data:
         hashes, vectors = [str(name) for name in data["hashes"]], data["vectors"]
-    await store.put_vectors(hashes, Embeddings(vectors, space))
-    if await store.active_space() is None:
-        await store.activate_space(space)
+    await store.put_vectors(hashes, Embeddings(vectors, VECTORS_SPACE))
+    if activate and await store.active_space() is None:
+        await store.activate_space(VECTORS_SPACE)

@@ -183,6 +183,10 @@ class RuleStore(ABC):
         """Every space the store knows."""
 
     @abstractmethod
+    async def complete_spaces(self) -> list[EmbeddingSpace]:
+        """Spaces that lack no text's vector: searches can compare in them. Cheap to ask for each search."""
+
+    @abstractmethod
     async def count_passages(self) -> int:
         """Number of distinct texts that the rules need embedded."""
 
@@ -220,7 +224,7 @@ class RuleStore(ABC):
         """Find the rules that fit a query by meaning and words, fused and filtered.
 
         Raises:
-            SpaceMismatchError: The query's vector belongs to another space than the active one.
+            SpaceMismatchError: The query's vector belongs to a space that is neither active nor complete.
         """
 
     @abstractmethod

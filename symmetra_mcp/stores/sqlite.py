@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -35,7 +35,7 @@ from symmetra_mcp.stores.sqlite_file import (
     transaction,
 )
 from symmetra_mcp.stores.sqlite_index import Snapshot, build_index, read_snapshot, vectors_of
-from symmetra_mcp.stores.sqlite_rows import RULE_COLUMNS, now, row_of_rule, rule_of_row, space_of_row
+from symmetra_mcp.stores.sqlite_rows import RULE_COLUMNS, SPACE_COLUMNS, now, row_of_rule, rule_of_row, space_of_row
 from symmetra_mcp.types import Detail, Rule, RuleKey
 from symmetra_mcp.words import TERMS_VERSION
 
@@ -67,6 +67,14 @@ _MISSING_PASSAGES = """
 """
 
 
+class _BuiltIndex(NamedTuple):
+    """An index, for which space it was asked, and the state of the file it holds."""
+
+    asked: EmbeddingSpace | None
+    rule_index: RuleIndex
+    snapshot: Snapshot
+
+
 class SqliteStore(RuleStore):
     """Keeps everything in `symmetra.db` inside a folder."""
 
@@ -78,9 +86,9 @@ class SqliteStore(RuleStore):
         self._index_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self._index: RuleIndex | None = None
-        self._snapshot: Snapshot | None = None
+        self._built: dict[bool, _BuiltIndex] = {}
         self._data_version = -1
+        self._complete: tuple[int, list[EmbeddingSpace]] = (-1, [])
         self._inode = -1
         self._rebuilt = False
 
@@ -124,6 +132,10 @@ class SqliteStore(RuleStore):
     @override
     async def space_statuses(self) -> list[SpaceStatus]:
         return await self._run(self._space_statuses)
+
+    @override
+    async def complete_spaces(self) -> list[EmbeddingSpace]:
+        return await self._run(self._complete_spaces)
 
     @override
     async def count_passages(self) -> int:
@@ -235,8 +247,9 @@ class SqliteStore(RuleStore):
                     with suppress(sqlite3.Error):
                         connection.close()
             self._writer = self._reader = None
-            self._index = self._snapshot = None
+            self._built = {}
             self._data_version = -1
+            self._complete = (-1, [])
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -319,10 +332,7 @@ class SqliteStore(RuleStore):
 
     def _active_space(self) -> EmbeddingSpace | None:
         with self._reading() as connection:
-            row = connection.execute(
-                "SELECT provider, model, dimensions, normalized FROM spaces WHERE active = 1"
-            ).fetchone()
-        return None if row is None else space_of_row(row)
+            return read_snapshot(connection).space
 
     def _activate_space(self, space: EmbeddingSpace) -> None:
         with self._writing() as connection:
@@ -334,12 +344,20 @@ class SqliteStore(RuleStore):
         with self._reading() as connection:
             texts = _count_texts(connection)
             rows = connection.execute(
-                "SELECT provider, model, dimensions, normalized, active, space_id FROM spaces ORDER BY space_id"
+                f"SELECT active, space_id, {SPACE_COLUMNS} FROM spaces ORDER BY space_id"
             ).fetchall()
             return [
-                SpaceStatus(space_of_row(row), bool(row[4]), texts, texts - _count_embedded(connection, row[5]))
-                for row in rows
+                SpaceStatus(space_of_row(columns), bool(active), texts, texts - _count_embedded(connection, space_id))
+                for active, space_id, *columns in rows
             ]
+
+    def _complete_spaces(self) -> list[EmbeddingSpace]:
+        with self._reading() as connection:
+            (data_version,) = connection.execute("PRAGMA data_version").fetchone()
+        if data_version != self._complete[0]:
+            complete = [status.space for status in self._space_statuses() if status.passages and not status.missing]
+            self._complete = (data_version, complete)
+        return self._complete[1]
 
     def _count_passages(self) -> int:
         with self._reading() as connection:
@@ -372,9 +390,7 @@ class SqliteStore(RuleStore):
     # Search
 
     def _match(self, query: MatchQuery) -> Matches:
-        index, snapshot = self._current_index()
-        if query.space is not None and snapshot.space is not None and snapshot.space != query.space:
-            raise SpaceMismatchError(expected=snapshot.space, actual=query.space)
+        index = self._index_for(query.space)
         found = index.match(query)
         return Matches(
             candidates=tuple(self._candidates(found.hits)),
@@ -402,15 +418,28 @@ class SqliteStore(RuleStore):
                     matched_glob=hit.matched_glob,
                 )
 
-    def _current_index(self) -> tuple[RuleIndex, Snapshot]:
+    def _index_for(self, space: EmbeddingSpace | None) -> RuleIndex:
+        """The index of the active space, or of a complete one that stands in for it while its provider is down."""
         with self._index_lock, self._reading() as connection:
             (data_version,) = connection.execute("PRAGMA data_version").fetchone()
-            if self._index is None or self._snapshot is None or data_version != self._data_version:
-                snapshot = read_snapshot(connection)
-                if self._index is None or snapshot != self._snapshot:
-                    self._index, self._snapshot = build_index(connection)
+            if data_version != self._data_version:
+                self._built = {key: built for key, built in self._built.items() if _still_so(connection, built)}
                 self._data_version = data_version
-            return self._index, self._snapshot or snapshot
+            active = self._built_for(connection, None)
+            compared = active.snapshot.space
+            if space is None or compared == space or (compared is None and _outstanding(connection, space)):
+                return active.rule_index
+            return self._built_for(connection, space).rule_index
+
+    def _built_for(self, connection: sqlite3.Connection, asked: EmbeddingSpace | None) -> _BuiltIndex:
+        """The index that was built before, or a new one; one is kept for the active space and one for a stand-in."""
+        found = self._built.get(asked is None)
+        if found is None or found.asked != asked:
+            if asked is not None and _outstanding(connection, asked):
+                raise SpaceMismatchError(expected=read_snapshot(connection).space or asked, actual=asked)
+            found = _BuiltIndex(asked, *build_index(connection, asked))
+            self._built[asked is None] = found
+        return found
 
     # Care
 
@@ -434,6 +463,15 @@ class SqliteStore(RuleStore):
             connection.execute("INSERT OR REPLACE INTO notes (name, text) VALUES (?, ?)", (name, text))
 
 
+def _still_so(connection: sqlite3.Connection, built: _BuiltIndex) -> bool:
+    return read_snapshot(connection, built.asked) == built.snapshot
+
+
+def _outstanding(connection: sqlite3.Connection, space: EmbeddingSpace) -> int:
+    """Texts that have no vector in a space."""
+    return _count_texts(connection) - _count_embedded(connection, space.space_id)
+
+
 def _count_up(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE revisions SET revision = revision + 1 WHERE name = 'rules'")
 
@@ -441,9 +479,8 @@ def _count_up(connection: sqlite3.Connection) -> None:
 def _register(connection: sqlite3.Connection, space: EmbeddingSpace) -> None:
     connection.execute(
         "INSERT OR IGNORE INTO spaces "
-        "(space_id, provider, model, dimensions, normalized, active, revision, created_at) "
-        "VALUES (?, ?, ?, ?, ?, 0, 0, ?)",
-        (space.space_id, space.provider, space.model, space.dimensions, space.normalized, now()),
+        f"(space_id, {SPACE_COLUMNS}, active, revision, created_at) VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?)",
+        (space.space_id, space.provider, space.model, space.dimensions, space.normalized, space.variant, now()),
     )
 
 

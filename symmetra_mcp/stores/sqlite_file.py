@@ -71,6 +71,7 @@ MIGRATIONS = (
     CREATE TABLE revisions (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT;
     INSERT INTO revisions (name, revision) VALUES ('rules', 0);
     """,
+    "ALTER TABLE spaces ADD COLUMN variant TEXT NOT NULL DEFAULT '';",
 )
 """Append-only: the schema's version is the number of scripts that ran."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symmetra_mcp.probes import probe_passages
-from symmetra_mcp.stores.sqlite_rows import space_of_row
+from symmetra_mcp.stores.sqlite_rows import SPACE_COLUMNS, space_of_row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Snapshot(NamedTuple):
-    """Which state of the file an index was built from: it is current while these are."""
+    """Which state of the file an index was built from: it is current while these are.
+
+    Attributes:
+        space: Whose vectors it holds: the active space unless another was asked for.
+    """
 
     rules_revision: int
     space: EmbeddingSpace | None
@@ -26,28 +30,30 @@ class Snapshot(NamedTuple):
 
     @property
     def space_id(self) -> str:
-        """The active space's key, or empty."""
+        """The space's key, or empty."""
         return "" if self.space is None else self.space.space_id
 
 
-def read_snapshot(connection: sqlite3.Connection) -> Snapshot:
-    """The file's present state."""
-    revision, space_revision, *space = connection.execute(
-        "SELECT r.revision, coalesce(s.revision, 0), s.provider, s.model, s.dimensions, s.normalized "
-        "FROM revisions AS r LEFT JOIN spaces AS s ON s.active = 1 WHERE r.name = 'rules'"
+def read_snapshot(connection: sqlite3.Connection, space: EmbeddingSpace | None = None) -> Snapshot:
+    """The file's present state, for the active space or another one."""
+    which, values = ("s.active = 1", ()) if space is None else ("s.space_id = ?", (space.space_id,))
+    revision, space_revision, *columns = connection.execute(
+        f"SELECT r.revision, coalesce(s.revision, 0), {SPACE_COLUMNS} "
+        f"FROM revisions AS r LEFT JOIN spaces AS s ON {which} WHERE r.name = 'rules'",
+        values,
     ).fetchone()
-    return Snapshot(revision, None if space[0] is None else space_of_row(space), space_revision)
+    return Snapshot(revision, None if columns[0] is None else space_of_row(columns), space_revision)
 
 
-def build_index(connection: sqlite3.Connection) -> tuple[RuleIndex, Snapshot]:
-    """Read one consistent state of the file into an index."""
+def build_index(connection: sqlite3.Connection, space: EmbeddingSpace | None = None) -> tuple[RuleIndex, Snapshot]:
+    """Read one consistent state of the file into an index, for the active space or another one."""
     import numpy as np
 
     from symmetra_mcp.stores.index import IndexedRules, RuleIndex
 
     connection.execute("BEGIN")
     try:
-        snapshot = read_snapshot(connection)
+        snapshot = read_snapshot(connection, space)
         rules = connection.execute(
             "SELECT rule_no, project_id, category, priority, tech_stacks, scopes, terms FROM rules ORDER BY rule_no"
         ).fetchall()

@@ -16,6 +16,8 @@ RULE_COLUMNS = (
     "project_id, rule_id, title, guidance, rationale, category, priority, tech_stacks, contexts, keywords, sources"
 )
 """What `rule_of_row` reads, in its order."""
+SPACE_COLUMNS = "provider, model, dimensions, normalized, variant"
+"""What `space_of_row` reads, in its order."""
 
 
 def encode_scopes(scopes: Sequence[Scope]) -> str:
@@ -71,8 +73,9 @@ def rule_of_row(row: Sequence[Any]) -> Rule:
 
 
 def space_of_row(row: Sequence[Any]) -> EmbeddingSpace:
-    """A space from its provider, model, dimensions and normalized."""
-    return EmbeddingSpace(provider=row[0], model=row[1], dimensions=row[2], normalized=bool(row[3]))
+    """A space from `SPACE_COLUMNS`."""
+    provider, model, dimensions, normalized, variant = row
+    return EmbeddingSpace(provider, model, dimensions, bool(normalized), variant)
 
 
 def now() -> str:

@@ -15,6 +15,7 @@ from symmetra_mcp.errors import InvalidEmbeddingError, RuleNotFoundError, SpaceM
 from symmetra_mcp.passages import passages
 from symmetra_mcp.probes import QUANTILE, probe_passages
 from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
+from symmetra_mcp.spaces import EmbeddingSpace
 from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter, RuleStore, SpaceStatus
 from symmetra_mcp.stores.sqlite import SqliteStore
 from symmetra_mcp.testing import FakeProvider
@@ -482,6 +483,36 @@ async def test_vectors_of_a_space_that_is_not_active_are_not_compared(store: Rul
     assert (await ask(store, new, "First")).best_similarity == pytest.approx(
         cosine(new, "First", "One. First."), abs=1e-5
     )
+
+
+async def test_a_complete_space_can_be_compared_in_beside_the_active_one(store: RuleStore) -> None:
+    active, backup = FakeProvider("active"), FakeProvider("backup", dimensions=32)
+    await fill(store, active, rule("one", "First."), rule("two", "Second."))
+    assert await store.complete_spaces() == [active.space]
+    await embed_missing(store, backup)
+    assert sorted(map(str, await store.complete_spaces())) == sorted(map(str, (active.space, backup.space)))
+    for provider in (active, backup, active, backup):
+        assert (await ask(store, provider, "First")).best_similarity == pytest.approx(
+            cosine(provider, "First", "One. First."), abs=1e-5
+        )
+    assert await store.active_space() == active.space
+
+
+async def test_a_space_that_lacks_a_text_is_not_compared_in(store: RuleStore) -> None:
+    active, backup = FakeProvider("active"), FakeProvider("backup", dimensions=32)
+    await fill(store, active, rule("one", "First."))
+    await embed_missing(store, backup)
+    await fill(store, active, rule("two", "Second."))
+    assert await store.complete_spaces() == [active.space]
+    with pytest.raises(SpaceMismatchError):
+        await ask(store, backup, "First")
+
+
+async def test_a_spaces_variant_tells_it_from_others(store: RuleStore) -> None:
+    space = EmbeddingSpace("openai", "nomic-embed-text", 8, variant="localhost:11434")
+    await store.activate_space(space)
+    assert await store.active_space() == space
+    assert await store.active_space() != replace(space, variant="")
 
 
 async def test_a_long_rule_is_as_similar_as_its_best_passage(store: RuleStore, provider: FakeProvider) -> None:

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 import symmetra_mcp
 from symmetra_mcp.cli import cli
-from symmetra_mcp.config import EmbeddingBackend, LogLevel, Settings
+from symmetra_mcp.config import EmbeddingBackend, LogLevel, Settings, variable_of
 from symmetra_mcp.ingest.decode import Decoded
 from symmetra_mcp.ingest.dialects import DIALECTS, MARKDOWN, dialect_of
 from symmetra_mcp.ingest.export import FORMATS, dump_rules
@@ -42,7 +42,7 @@ EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 VARIABLE = re.compile(r"SYMMETRA_[A-Z_]+[A-Z]")
-SETTING_ROW = re.compile(r"^\| `(SYMMETRA_\w+)` \| (.*?) \| (.*) \|$", re.MULTILINE)
+SETTING_ROW = re.compile(r"^\| `([A-Z]+_[A-Z_]+)` \| (.*?) \| (.*) \|$", re.MULTILINE)
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -64,21 +64,22 @@ def without_fences(document: Path) -> str:
 
 def test_the_readme_has_every_setting_and_no_other() -> None:
     told = [name for name, _, _ in SETTING_ROW.findall(text_of(README))]
-    assert sorted(told) == sorted(f"SYMMETRA_{name.upper()}" for name in Settings.model_fields)
+    assert sorted(told) == sorted(map(variable_of, Settings.model_fields))
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *EXAMPLES], ids=lambda path: path.name)
 def test_documents_name_settings_that_exist(document: Path) -> None:
-    known = {f"SYMMETRA_{name.upper()}" for name in Settings.model_fields}
+    known = set(map(variable_of, Settings.model_fields))
     assert set(VARIABLE.findall(text_of(document))) <= known
 
 
 def test_the_readme_tells_the_defaults_and_the_choices() -> None:
     rows = {name: (default, meaning) for name, default, meaning in SETTING_ROW.findall(text_of(README))}
     fields = Settings.model_fields
-    for name in ("embedding_backend", "embedding_model", "log_level"):
-        assert rows[f"SYMMETRA_{name.upper()}"][0] == f"`{fields[name].default}`"
-    assert fields["starter_rules"].default is (rows["SYMMETRA_STARTER_RULES"][0] == "`1`")
+    for name in ("embedding_backend", "embedding_timeout", "log_level"):
+        assert rows[variable_of(name)][0] == f"`{fields[name].default}`"
+    for name in ("starter_rules", "embedding_backup", "query_cache"):
+        assert fields[name].default is (rows[variable_of(name)][0] == "`1`")
     for name, choices in (("EMBEDDING_BACKEND", EmbeddingBackend), ("LOG_LEVEL", LogLevel)):
         named = set(re.findall(r"`([a-z]+)`", rows[f"SYMMETRA_{name}"][1]))
         assert named == set(get_args(choices))

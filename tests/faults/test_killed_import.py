@@ -15,7 +15,6 @@ from product import Product, play, search, starter_rule_is_found, until
 
 from symmetra_mcp.passages import content_hash, passages
 from symmetra_mcp.providers.local import LocalProvider
-from symmetra_mcp.reembed import PAGE_SIZE
 from symmetra_mcp.stores.sqlite_rows import RULE_COLUMNS, rule_of_row
 
 RULES = 10_000
@@ -127,7 +126,7 @@ def test_an_import_killed_ten_times_ends_with_every_rule_once_and_whole(
     every_passage_has_its_vector(product)
     product.is_healthy()
     record_testsuite_property("embedded", f"{embedded(log)} texts in {interrupted} interrupted runs and the last")
-    assert embedded(log) <= RULES + interrupted * PAGE_SIZE
+    assert embedded(log) <= RULES + interrupted * LocalProvider().page_texts
 
 
 async def a_server_answers(product: Product, stored: str, expected: dict[str, str]) -> None:

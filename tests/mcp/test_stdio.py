@@ -106,4 +106,4 @@ def test_a_wrong_setting_is_told_on_stderr_before_anything_is_served(python: str
 
     assert done.returncode == 1
     assert done.stdout == b""
-    assert b"`SYMMETRA_EMBEDDING_BACKEND`: input should be 'auto' or 'local'" in done.stderr
+    assert b"`SYMMETRA_EMBEDDING_BACKEND`: input should be 'auto', 'openai', 'cohere' or 'local'" in done.stderr

@@ -17,6 +17,7 @@ from mcp.shared.exceptions import MCPError
 from symmetra_mcp.app import App
 from symmetra_mcp.config import load_settings
 from symmetra_mcp.errors import ProviderUnavailableError
+from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.server import INSTRUCTIONS, make_server
 from symmetra_mcp.stores.sqlite import SqliteStore
 from symmetra_mcp.testing import FakeProvider
@@ -47,7 +48,7 @@ def project(tmp_path: Path) -> Path:
 
 def app_of(folder: Path, provider: FakeProvider | None = None, **settings: Any) -> App:
     made = load_settings(project_dir=folder, starter_rules=False, **settings)
-    return App(made, SqliteStore(made.data_folder), provider or FakeProvider())
+    return App(made, SqliteStore(made.data_folder), ProviderChoice(provider or FakeProvider()))
 
 
 @asynccontextmanager

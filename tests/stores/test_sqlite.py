@@ -123,9 +123,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     counted: list[None] = []
     build = sqlite.build_index
 
-    def counting(connection: sqlite3.Connection) -> Any:
+    def counting(*arguments: Any) -> Any:
         counted.append(None)
-        return build(connection)
+        return build(*arguments)
 
     monkeypatch.setattr(sqlite, "build_index", counting)
     return counted
@@ -180,15 +180,15 @@ async def test_a_rule_deleted_after_the_index_was_built_does_not_answer(
 ) -> None:
     one, other = await opened(folder), await opened(folder)
     await one.upsert_rules([rule("gone"), rule("kept")])
-    current = one._current_index
+    current = one._index_for
 
-    def stale() -> Any:
-        index = current()
+    def stale(space: Any) -> Any:
+        index = current(space)
         with closing(sqlite3.connect(one.path, isolation_level=None)) as connection:
             connection.execute("DELETE FROM rules WHERE rule_id = 'gone'")
         return index
 
-    monkeypatch.setattr(one, "_current_index", stale)
+    monkeypatch.setattr(one, "_index_for", stale)
     assert await found(one, "thing") == ["kept"]
     await one.aclose()
     await other.aclose()

@@ -26,6 +26,7 @@ from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, 
 from symmetra_mcp.passages import Passage, content_hash, passage_body, passages, rule_terms
 from symmetra_mcp.project import Project, files_digest, project_id_of, project_in_hand, rule_files
 from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings, checked
+from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.reembed import ReembedReport, complete_space
 from symmetra_mcp.scopes import matching_glob, relative_path, tech_stacks_of
 from symmetra_mcp.search import Omitted, RuleMatch, SearchAnswer, SearchRequest, search
@@ -126,7 +127,7 @@ def matches(found: Matches, candidate: Candidate) -> None:
 
 
 async def searching(store: RuleStore, provider: EmbeddingProvider) -> None:
-    answer = await search(store, provider, SearchRequest("query", file_path="a.py", limit=3))
+    answer = await search(store, ProviderChoice(provider), SearchRequest("query", file_path="a.py", limit=3))
     assert_type(answer, SearchAnswer)
     assert_type(answer.hits, tuple[RuleMatch, ...])
     assert_type(answer.below, tuple[RuleMatch, ...])
@@ -135,7 +136,7 @@ async def searching(store: RuleStore, provider: EmbeddingProvider) -> None:
     assert_type(
         await complete_space(store, provider, force=False, dry_run=True, wait=True, on_progress=None), ReembedReport
     )
-    assert_type(await check_health(store, provider, thorough=True), HealthReport)
+    assert_type(await check_health(store, ProviderChoice(provider), thorough=True), HealthReport)
 
 
 def texts(rule: Rule, scopes: Sequence[Scope], vectors: NDArray[np.float32]) -> None:
