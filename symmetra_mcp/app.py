@@ -19,8 +19,8 @@ import anyio
 
 from symmetra_mcp import __version__
 from symmetra_mcp.config import Settings, load_settings
-from symmetra_mcp.errors import RuleFileError, StoreUnavailableError, SymmetraError
-from symmetra_mcp.health import check_health
+from symmetra_mcp.errors import ProviderError, RuleFileError, StoreError, StoreUnavailableError, SymmetraError
+from symmetra_mcp.health import check_health, other_space_notice
 from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, record_import
 from symmetra_mcp.metering import UsageReport, usage_report
 from symmetra_mcp.project import (
@@ -240,6 +240,18 @@ class App:
             return None
         return await complete_space(self.store, backup, wait=False, activate=False)
 
+    async def space_notice(self) -> str:
+        """That the rules are embedded in another space than the settings choose, and how to move them; else empty.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        await self.ready()
+        try:
+            return await other_space_notice(self.store, self.providers)
+        except ProviderError:  # a provider that does not know its space says so when it is asked
+            return ""
+
     async def warm_up(self) -> None:
         """Do now what the first search would do: load the model, or import the vendor's SDK."""
         await self.ready()
@@ -270,9 +282,12 @@ class App:
 
         if self.settings.starter_rules and not await starter_rules_installed(self.store):
             async with self.store.exclusive("import"):
-                chosen = await self.providers.chosen_space()
-                bundled = chosen.provider == "local" or self.providers.backup is not None
-                await install_starter_rules(self.store, chosen, with_vectors=bundled)
+                try:
+                    chosen = await self.providers.chosen_space()
+                except ProviderError:  # whoever searches is told; the rules are there meanwhile
+                    chosen = None
+                vectors = chosen is None or chosen.provider == "local" or self.providers.backup is not None
+                await install_starter_rules(self.store, chosen, with_vectors=vectors)
 
     async def _restore(self) -> None:
         """Fill a store that began anew, once: what was imported before is written in a file beside it."""
@@ -338,8 +353,12 @@ class App:
         Raises:
             ProviderError: The provider failed.
         """
-        await self.ready()
-        provider = await self.providers.serving(await self.store.active_space())
+        try:
+            await self.ready()
+            active = await self.store.active_space()
+        except StoreError:  # a store that can't be used keeps nobody from a vector
+            active = None
+        provider = await self.providers.serving(active)
         if input_type == "query":
             return await provider.embed_query(text)
         return await provider.embed_documents([text])
@@ -386,13 +405,19 @@ class App:
         return await anyio.to_thread.run_sync(partial(usage_report, self._usage_log, limit_usd, all_months=all_months))
 
     async def reembed(
-        self, *, force: bool = False, dry_run: bool = False, on_progress: ProgressCallback | None = None
+        self,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        batch_texts: int | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> ReembedReport:
         """Make the space of the provider that the settings choose complete, and searches compare in it.
 
         Args:
             force: Embed again what has a vector.
             dry_run: Count only.
+            batch_texts: Most texts between two commits and in one request; by default what the provider takes well.
             on_progress: Hears how far it is.
 
         Raises:
@@ -403,7 +428,9 @@ class App:
         self.providers.try_again()
         chosen = self.providers.chosen
         await self.providers.chosen_space()
-        return await complete_space(self.store, chosen, force=force, dry_run=dry_run, on_progress=on_progress)
+        return await complete_space(
+            self.store, chosen, force=force, dry_run=dry_run, batch_texts=batch_texts, on_progress=on_progress
+        )
 
     async def list_rules(self, project_id: str | None = None) -> list[Rule]:
         """All rules, or those of one project."""

@@ -406,6 +406,9 @@ async def _sync(app: App) -> None:
         patience_s = _PATIENCE_S if app.providers.chosen.is_remote else math.inf
         with suppress(ProviderError), anyio.move_on_after(patience_s):  # the search answers, and says what is missing
             await app.embed_missing(wait=False, on_progress=on_progress)
+    notice = await app.space_notice()
+    if notice:
+        click.echo(f"Notice: {notice}", err=True)
 
 
 def _query_from_stdin() -> str:

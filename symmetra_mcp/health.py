@@ -81,7 +81,7 @@ async def _check_provider(store: RuleStore, providers: ProviderChoice) -> Compon
     provider = await providers.serving(await _active_space(store))
     space = provider.space
     began = time.perf_counter()
-    await provider.embed_query(_PROBE)
+    await provider.embed_documents([_PROBE])  # not as a query, which a cache would answer
     details: dict[str, Detail] = {
         "provider": space.provider,
         "model": space.model,

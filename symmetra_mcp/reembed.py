@@ -49,6 +49,7 @@ async def complete_space(
     dry_run: bool = False,
     wait: bool = True,
     activate: bool = True,
+    batch_texts: int | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> ReembedReport:
     """Embed every text that has no vector in the provider's space, and make that space the active one.
@@ -60,6 +61,8 @@ async def complete_space(
         dry_run: Count only.
         wait: Where another process is embedding already, wait for it; else leave the work to it.
         activate: Have searches compare in the space; without it, it is kept beside the active one.
+        batch_texts: Most texts to embed between two commits, and so in one request, where that is less than the
+            provider's own `page_texts`.
         on_progress: Hears after every page.
 
     Raises:
@@ -72,13 +75,14 @@ async def complete_space(
         tokens = await _estimated_tokens(store, provider, force=force)
         wanted = passages if force else missing
         return ReembedReport(space, 0, wanted, passages, True, tokens=tokens, cost_usd=_cost(provider, tokens))
-    async with store.exclusive("embedding", wait=wait) as held:
+    async with store.exclusive("embedding" if activate else "backup", wait=wait) as held:
         if not held:
             return ReembedReport(space, 0, missing, passages)
         active = await store.active_space()
         if active is None and activate:
             await store.activate_space(space)  # nothing to lose: searches use vectors as they arrive
-        embedded, tokens = await _embed_all(store, provider, force=force, on_progress=on_progress)
+        page_texts = page_size(provider, batch_texts)
+        embedded, tokens = await _embed_all(store, provider, page_texts, force=force, on_progress=on_progress)
         passages, missing = await _outstanding(store, space)
         switched = activate and active is not None and active != space and missing == 0
         if switched:
@@ -94,15 +98,30 @@ async def complete_space(
     )
 
 
+def page_size(provider: EmbeddingProvider, batch_texts: int | None = None) -> int:
+    """Texts that `complete_space` embeds between two commits.
+
+    Args:
+        provider: Embeds them.
+        batch_texts: Most texts, where that is less than the provider's own `page_texts`.
+    """
+    return provider.page_texts if batch_texts is None else min(batch_texts, provider.page_texts)
+
+
 async def _embed_all(
-    store: RuleStore, provider: EmbeddingProvider, *, force: bool, on_progress: ProgressCallback | None
+    store: RuleStore,
+    provider: EmbeddingProvider,
+    page_texts: int,
+    *,
+    force: bool,
+    on_progress: ProgressCallback | None,
 ) -> tuple[int, int]:
     """Texts embedded, and tokens billed."""
     passages, missing = await _outstanding(store, provider.space)
     total = passages if force else missing
     embedded, tokens, after = 0, 0, ""
     while True:
-        page, after = await store.missing_passages(provider.space, after=after, limit=provider.page_texts, again=force)
+        page, after = await store.missing_passages(provider.space, after=after, limit=page_texts, again=force)
         if not page:
             return embedded, tokens + await _embed_probes(store, provider)
         embeddings = await provider.embed_documents([passage.text for passage in page])

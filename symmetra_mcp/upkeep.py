@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S = 4.0
 """How long a search waits for changed rules to be embedded before it answers, and says what is missing."""
+RETRY_S = 30.0
+"""How long after a failure the rules that are not embedded yet are tried again."""
 
 
 class Upkeep:
@@ -31,6 +34,7 @@ class Upkeep:
         self._greeted = anyio.Event()
         self._wanted = anyio.Event()
         self._idle = anyio.Event()  # set once the rules are embedded; not before the first look
+        self._patient_until: float | None = None
 
     def greeted(self) -> None:
         """The client has its first answer: heavy imports delay nobody now. Safe to call often."""
@@ -41,14 +45,19 @@ class Upkeep:
         await self._greeted.wait()
         await self._quietly(self.app.warm_up)
         await self._quietly(self.app.keep_in_step)
+        await self._quietly(self._tell_notice)
         self._want()
-        while True:
-            await self._wanted.wait()
-            self._wanted = anyio.Event()
-            await self._quietly(self.app.embed_missing)
-            if not self._wanted.is_set():
-                self._idle.set()
-            await self._quietly(self.app.keep_backup)
+        async with anyio.create_task_group() as tasks:
+            pause_s = math.inf
+            while True:
+                with anyio.move_on_after(pause_s):
+                    await self._wanted.wait()
+                self._wanted = anyio.Event()
+                embedded = await self._quietly(self.app.embed_missing)
+                pause_s = math.inf if embedded else RETRY_S
+                if not self._wanted.is_set():
+                    self._idle.set()
+                tasks.start_soon(self._quietly, self.app.keep_backup)
 
     async def before_search(self) -> None:
         """Bring the rules in step, and wait a little for new ones to be embedded.
@@ -60,20 +69,35 @@ class Upkeep:
         changed = await self.app.keep_in_step()
         if self.app.take_refilled() or changed:
             self._want()
-        with anyio.move_on_after(PATIENCE_S):
+        if self._patient_until is None:
+            self._patient_until = anyio.current_time() + PATIENCE_S
+        with anyio.move_on_at(self._patient_until):
             await self._idle.wait()
 
     def _want(self) -> None:
         if self._idle.is_set():
             self._idle = anyio.Event()
+            self._patient_until = None  # one wait for each change: a vendor that is down delays no later search
         self._wanted.set()
 
+    async def _tell_notice(self) -> None:
+        notice = await self.app.space_notice()
+        if notice:
+            logger.warning("%s", notice)
+
     @staticmethod
-    async def _quietly(work: Callable[[], Awaitable[object]]) -> None:
-        """Do background work whose failure the next tool call reports: here it only goes to the log."""
+    async def _quietly(work: Callable[[], Awaitable[object]]) -> bool:
+        """Do background work whose failure the next tool call reports: here it only goes to the log.
+
+        Returns:
+            Whether it succeeded.
+        """
         try:
             await work()
         except SymmetraError as exc:
             logger.warning("%s", exc)
         except Exception:  # a bug in work that nobody waits for must not end the server: searches still answer
             logger.exception("background work failed")
+        else:
+            return True
+        return False

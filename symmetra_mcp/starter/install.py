@@ -37,13 +37,13 @@ async def starter_rules_installed(store: RuleStore) -> bool:
     return await store.get_note(_NOTE) == starter_digest()
 
 
-async def install_starter_rules(store: RuleStore, chosen: EmbeddingSpace, *, with_vectors: bool = True) -> None:
+async def install_starter_rules(store: RuleStore, chosen: EmbeddingSpace | None, *, with_vectors: bool = True) -> None:
     """Write the starter rules, unless these very rules are there.
 
     Args:
         store: Takes them.
-        chosen: The space of the provider that the settings choose: where it is the bundled model's, searches compare in
-            it from now on.
+        chosen: The space of the provider that the settings choose, where it is known: if it is the bundled model's,
+            searches compare in it from now on.
         with_vectors: Bring along the vectors that were made with the bundled model.
 
     Raises:
@@ -55,7 +55,7 @@ async def install_starter_rules(store: RuleStore, chosen: EmbeddingSpace, *, wit
 
     await import_files(store, starter_files(), project_id=STARTER_PROJECT, root=FOLDER.parent, prune=True)
     if with_vectors:
-        await _put_vectors(store, activate=chosen.space_id == VECTORS_SPACE.space_id)
+        await _put_vectors(store, activate=chosen == VECTORS_SPACE)
     await store.set_note(_NOTE, starter_digest())
 
 

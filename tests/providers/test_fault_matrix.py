@@ -31,6 +31,8 @@ KEYS = {"openai": "sk-Canary7Key-xyzzy-9876543210", "cohere": "Canary7Key-plugh-
 PARTS_OF_KEYS = ("Canary7", "xyzzy", "plugh", "76543210", "Q2FuYXJ5")
 TEXTS = [f"Rule {number}: store every secret number {number} outside the code." for number in range(300)]
 
+SIZES = ["query", pytest.param("batch", marks=pytest.mark.slow)]
+
 MAKERS: dict[str, Callable[[LoopbackVendor], RemoteProvider]] = {
     "openai": lambda vendor: OpenAIProvider(KEYS["openai"], base_url=vendor.openai_base_url, query_timeout_s=2.0),
     "cohere": lambda vendor: CohereProvider(
@@ -154,7 +156,7 @@ def right(provider: RemoteProvider, size: str) -> np.ndarray:
     return np.stack([expected_vector(text, provider.space.model, provider.space.dimensions, side) for text in texts])
 
 
-@pytest.mark.parametrize("size", ["query", "batch"])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("fault", list(Fault), ids=str)
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_a_lasting_fault_is_told_and_nothing_wrong_is_returned(
@@ -181,7 +183,7 @@ def test_a_lasting_fault_is_told_and_nothing_wrong_is_returned(
     assert list(vendor.stats.stolen) == []
 
 
-@pytest.mark.parametrize("size", ["query", "batch"])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("fault", [fault for fault, expected in EXPECTED.items() if expected.retried], ids=str)
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_a_fault_that_passes_costs_a_retry_and_the_vectors_are_right(
@@ -198,7 +200,7 @@ def test_a_fault_that_passes_costs_a_retry_and_the_vectors_are_right(
 
 
 @pytest.mark.parametrize("name", list(MAKERS))
-@pytest.mark.parametrize("size", ["query", "batch"])
+@pytest.mark.parametrize("size", SIZES)
 def test_a_vendor_that_is_gone_is_told(vendor: LoopbackVendor, name: str, size: str) -> None:
     provider = MAKERS[name](vendor)
     vendor.down = True
