@@ -199,6 +199,13 @@ def test_a_fault_that_passes_costs_a_retry_and_the_vectors_are_right(
     np.testing.assert_allclose(embed(provider, size), right(provider, size), atol=1e-5)
 
 
+@pytest.mark.parametrize("fault", [Fault.SHUFFLED, Fault.FLOAT_LISTS], ids=str)
+def test_rows_of_a_batch_are_read_by_their_index_and_in_either_form(vendor: LoopbackVendor, fault: Fault) -> None:
+    provider = MAKERS["openai"](vendor)
+    vendor.inject(fault, times=None)
+    np.testing.assert_allclose(embed(provider, "batch"), right(provider, "batch"), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", list(MAKERS))
 @pytest.mark.parametrize("size", SIZES)
 def test_a_vendor_that_is_gone_is_told(vendor: LoopbackVendor, name: str, size: str) -> None:

@@ -32,6 +32,7 @@ from symmetra_mcp.providers import remote
 from symmetra_mcp.providers.remote import (
     BATCH_ATTEMPTS,
     BATCH_TEXTS,
+    BATCH_TOKENS,
     QUERY_ATTEMPTS,
     RemoteProvider,
     Reply,
@@ -39,6 +40,7 @@ from symmetra_mcp.providers.remote import (
     VendorLimits,
 )
 from symmetra_mcp.spaces import EmbeddingSpace
+from symmetra_mcp.tokens import estimate_model_tokens
 from symmetra_mcp.types import InputType
 
 pytestmark = pytest.mark.anyio
@@ -139,6 +141,15 @@ async def test_no_request_passes_the_vendors_limits() -> None:
     assert max(sizes) <= 7
     assert all(provider._estimate(texts) <= 90 or len(texts) == 1 for texts, _, _ in provider.api.requests)
     assert sum(sizes) == 40
+
+
+async def test_requests_are_filled_before_the_next_is_begun() -> None:
+    provider = Provider(limits=VendorLimits(texts=10_000, input_tokens=10_000, request_tokens=100_000))
+    texts = [f"{number} " + "word " * 1000 for number in range(120)]
+    await provider.embed_documents(texts)
+    tokens = sum(map(estimate_model_tokens, texts))
+    assert tokens > 3 * BATCH_TOKENS
+    assert len(provider.api.requests) <= tokens / BATCH_TOKENS * 1.1 + 1
 
 
 async def test_one_text_of_a_call_is_somebodys_question_and_has_seconds() -> None:
