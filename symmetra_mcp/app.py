@@ -247,10 +247,7 @@ class App:
             StoreError: The store failed.
         """
         await self.ready()
-        try:
-            return await other_space_notice(self.store, self.providers)
-        except ProviderError:  # a provider that does not know its space says so when it is asked
-            return ""
+        return await other_space_notice(self.store, self.providers)
 
     async def warm_up(self) -> None:
         """Do now what the first search would do: load the model, or import the vendor's SDK."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from symmetra_mcp.errors import StoreError, SymmetraError
+from symmetra_mcp.errors import ProviderError, StoreError, SymmetraError
 from symmetra_mcp.providers.select import MIGRATE
 from symmetra_mcp.types import ComponentHealth, ComponentStatus, Detail, HealthReport
 
@@ -42,7 +42,7 @@ async def check_health(
     }
     try:
         notice = await other_space_notice(store, providers)
-    except SymmetraError:  # the components tell it
+    except StoreError:  # its component tells it
         notice = ""
     return HealthReport(_overall(components), components, (*store.notices, *([notice] if notice else [])))
 
@@ -51,10 +51,16 @@ async def other_space_notice(store: RuleStore, providers: ProviderChoice) -> str
     """That the rules are embedded in another space than the settings choose, and how to move them; else empty.
 
     Raises:
-        SymmetraError: The store can't be read, or the chosen provider does not know its space.
+        StoreError: The store can't be read.
     """
-    active, chosen = await store.active_space(), await providers.chosen_space()
-    if active is None or active == chosen:
+    active = await store.active_space()
+    if active is None:
+        return ""  # whoever searches asks the chosen provider itself
+    try:
+        chosen = await providers.chosen_space()
+    except ProviderError as exc:
+        return f"searches stay in {active}, where the rules are embedded: what the settings choose can't be used ({exc})"
+    if active == chosen:
         return ""
     return (
         f"the settings choose {chosen}, and the rules are embedded in {active}: searches stay there, since vectors of "
