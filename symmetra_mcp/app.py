@@ -92,6 +92,7 @@ class App:
 
         Raises:
             RuleFileError: `SYMMETRA_RULES` names a path that does not exist.
+            ConfigError: `SYMMETRA_PROJECT_DIR` does.
         """
         if not self._project_known:
             self._project, self._project_known = project_in_hand(self.settings), True
@@ -274,17 +275,27 @@ class App:
                 self._record(folder)
             return report
 
-    async def _install_starter_rules(self) -> None:
+    async def restore_starter_rules(self) -> int:
+        """Bring back the starter rules that were deleted.
+
+        Returns:
+            How many came back.
+        """
+        before = len(await self.list_rules(STARTER_PROJECT))
+        await self._install_starter_rules(again=True)
+        return len(await self.list_rules(STARTER_PROJECT)) - before
+
+    async def _install_starter_rules(self, *, again: bool = False) -> None:
         from symmetra_mcp.starter import install_starter_rules, starter_rules_installed
 
-        if self.settings.starter_rules and not await starter_rules_installed(self.store):
+        if again or (self.settings.starter_rules and not await starter_rules_installed(self.store)):
             async with self.store.exclusive("import"):
                 try:
                     chosen = await self.providers.chosen_space()
                 except ProviderError:  # whoever searches is told; the rules are there meanwhile
                     chosen = None
                 vectors = chosen is None or chosen.provider == "local" or self.providers.backup is not None
-                await install_starter_rules(self.store, chosen, with_vectors=vectors)
+                await install_starter_rules(self.store, chosen, with_vectors=vectors, again=again)
 
     async def _restore(self) -> None:
         """Fill a store that began anew, once: what was imported before is written in a file beside it."""

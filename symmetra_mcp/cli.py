@@ -47,6 +47,8 @@ _WHOLE_LINES = 100_000
 _PATIENCE_S = 15.0
 """How long a search on the command line waits for a vendor to embed what is new."""
 _STDIN_CHUNK = 65_536
+_TEST_QUERY = "vector database architecture"
+"""What `migrate` asks, as the older system's migration did."""
 _EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
 
 
@@ -209,7 +211,7 @@ def import_(paths: tuple[Path, ...], project: str, dry_run: bool, prune: bool, v
 
 @cli.group()
 def rules() -> None:
-    """List, show, export and delete rules."""
+    """List, show, export, delete and restore rules."""
 
 
 @rules.command("list", epilog=_examples("symmetra-mcp rules list --project starter --category security"))
@@ -285,7 +287,10 @@ def export(project: str, format_: RuleFormat | None, output: Path | None, as_jso
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @_json_option
 def delete(rule_ids: tuple[str, ...], project: str, all_: bool, yes: bool, as_json: bool) -> None:
-    """Delete rules by id, or a whole project. A file's rules come back when the file is imported again."""
+    """Delete rules by id, or a whole project.
+
+    A file's rules come back when the file is imported again, starter rules by `rules restore`.
+    """
     if all_ == bool(rule_ids) or (all_ and not project):
         raise click.UsageError("give rule ids, or --project NAME --all")
 
@@ -299,6 +304,18 @@ def delete(rule_ids: tuple[str, ...], project: str, all_: bool, yes: bool, as_js
             click.confirm(f"Delete {counted(len(keys), 'rule')}?", abort=True, err=True)
         deleted = await (app.delete_project(project) if all_ else app.delete_rules(keys))
         _show({"deleted": deleted} if as_json else f"{counted(deleted, 'rule')} deleted", as_json=as_json)
+
+    _with_app(run)
+
+
+@rules.command(epilog=_examples("symmetra-mcp rules restore"))
+@_json_option
+def restore(as_json: bool) -> None:
+    """Bring back the starter rules that were deleted."""
+
+    async def run(app: App) -> None:
+        restored = await app.restore_starter_rules()
+        _show({"restored": restored} if as_json else f"{counted(restored, 'starter rule')} restored", as_json=as_json)
 
     _with_app(run)
 
@@ -357,6 +374,106 @@ def reembed(dry_run: bool, force: bool, as_json: bool) -> None:
         _show(answer.to_dict() if as_json else reembed_text(answer), as_json=as_json)
 
     _with_app(run)
+
+
+@cli.command(
+    epilog=_examples(
+        "symmetra-mcp migrate --dry-run",
+        "symmetra-mcp migrate --batch-size 50",
+        "symmetra-mcp migrate --test-only",
+    )
+)
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Most texts in a request; saved after each N.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be embedded; nobody is asked.")
+@click.option("--force", is_flag=True, help="Embed again what is embedded too.")
+@click.option("--test-only", is_flag=True, help="Change nothing: ask the provider, search once, show the best matches.")
+@click.option("--project-id", metavar="REF", help="A Supabase project; this version keeps rules on this machine alone.")
+@_json_option
+def migrate(
+    batch_size: int | None, dry_run: bool, force: bool, test_only: bool, project_id: str | None, as_json: bool
+) -> None:
+    """Move every rule to the provider that the settings choose: what `reembed` does, told step by step."""
+    if project_id is not None:
+        raise click.ClickException(
+            f"--project-id {project_id!r} names a Supabase project, and this version keeps its rules on this machine "
+            "alone, so nothing was changed. Leave the option out to migrate the rules that are here; for rules that "
+            "are in Supabase, write them into a file and `symmetra-mcp import` it first"
+        )
+    if test_only and (dry_run or force or batch_size is not None):
+        raise click.UsageError("--test-only changes nothing: leave out --batch-size, --dry-run and --force")
+
+    async def run(app: App) -> None:
+        await _connect(app, ask_provider=not dry_run)
+        if test_only:
+            await _test_search(app, as_json=as_json)
+        else:
+            await _migrate(app, batch_size, dry_run=dry_run, force=force, as_json=as_json)
+
+    _with_app(run)
+
+
+async def _connect(app: App, *, ask_provider: bool) -> None:
+    """Say on stderr that provider and store can be used; either fails before anything is changed."""
+    space = await app.providers.chosen_space()
+    if ask_provider:
+        await app.providers.chosen.embed_documents([_TEST_QUERY])  # not as a query, which a cache would answer
+        click.echo(f"Connected to {space.provider} ({space.model}, {space.dimensions} dimensions)", err=True)
+    rules = sum((await app.count_rules()).values())
+    path = (await app.store.describe()).get("path")
+    click.echo(f"Connected to the rule store {path} ({counted(rules, 'rule')})", err=True)
+
+
+async def _migrate(app: App, batch_size: int | None, *, dry_run: bool, force: bool, as_json: bool) -> None:
+    from symmetra_mcp.reembed import page_size
+    from symmetra_mcp.schemas import reembed_answer
+    from symmetra_mcp.text import reembed_text
+
+    size = page_size(app.providers.chosen, batch_size)
+    told = 0
+
+    def tell(stage: Stage, done: int, total: int) -> None:
+        nonlocal told
+        told += 1
+        batches = max(told, math.ceil(total / size))
+        click.echo(f"Batch {told} of {batches}: {done} of {counted(total, 'text')} embedded", err=True)
+
+    report = await app.reembed(force=force, dry_run=dry_run, batch_texts=batch_size, on_progress=tell)
+    answer = reembed_answer(report)
+    if as_json:
+        _show(answer.to_dict(), as_json=True)
+    elif dry_run:
+        _show(f"{reembed_text(answer)} Batches: {math.ceil(answer.missing / size)}.", as_json=False)
+    else:
+        end = (
+            "Migration complete."
+            if not answer.missing
+            else "Rules came in meanwhile: run `symmetra-mcp migrate` again."
+        )
+        _show(f"{reembed_text(answer)}\n{end}", as_json=False)
+    if answer.missing and not dry_run:
+        raise click.exceptions.Exit(1)
+
+
+async def _test_search(app: App, *, as_json: bool) -> None:
+    """Search once and show what is found; a search that can't compare by meaning fails the test."""
+    from symmetra_mcp.schemas import search_result
+
+    answer = await app.search(SearchRequest(query=_TEST_QUERY))
+    if answer.space is None or answer.space != await app.store.active_space():
+        raise click.ClickException(f"the test search failed: {answer.degraded}")
+    for notice in (answer.degraded, await app.space_notice()):
+        if notice:
+            click.echo(f"Notice: {notice}", err=True)
+    if as_json:
+        _show(search_result(answer).to_dict(), as_json=True)
+        return
+    lines = [f"The search for {_TEST_QUERY!r} in {answer.space} works."]
+    lines.append("Top matches:" if answer.hits else "No rule is about it. Nearest:")
+    for number, match in enumerate(answer.hits or answer.below, 1):
+        category = f"[{match.rule.category}] " if match.rule.category else ""
+        similarity = "by its words" if match.similarity is None else f"Similarity: {match.similarity:.3f}"
+        lines += [f"  {number}. {category}{match.rule.title}", f"     Rule: {match.rule.rule_id} | {similarity}"]
+    _show("\n".join(lines), as_json=False)
 
 
 @cli.command(epilog=_examples("symmetra-mcp usage", "symmetra-mcp usage --all --json"))

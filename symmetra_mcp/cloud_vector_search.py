@@ -5,13 +5,21 @@ The name is kept for code that uses it. New code opens an app (`symmetra_mcp.app
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from symmetra_mcp.app import open_app
 from symmetra_mcp.blocking import run_blocking
-from symmetra_mcp.types import ComponentHealth
+from symmetra_mcp.errors import SymmetraError
+
+if TYPE_CHECKING:
+    from symmetra_mcp.app import App
+    from symmetra_mcp.spaces import EmbeddingSpace
+    from symmetra_mcp.types import ComponentHealth
 
 __all__ = ["CloudVectorSearchEngine", "cloud_vector_search_engine"]
+
+_OWN_PLACE = ("store", "rules", "embedding")
 
 
 class CloudVectorSearchEngine:
@@ -21,8 +29,9 @@ class CloudVectorSearchEngine:
         """Ask the store and the embedding provider whether they work.
 
         Returns:
-            `status`, and `components` by the store's and the provider's names: `status`, `rule_count` or
-            `embedding_dimensions`, and `error` with the next step where something is wrong.
+            `status`, and `components` by the store's and the provider's names, such as `sqlite` and `openai`: `status`,
+            `rule_count` or `embedding_dimensions`, and where something is wrong `error` with the next step. Other parts
+            are there only where they have a problem.
 
         Raises:
             ConfigError: A setting can't be used.
@@ -33,17 +42,37 @@ class CloudVectorSearchEngine:
         """`health_check` for async code."""
         async with open_app() as app:
             report = await app.health()
-        store, rules, embedding = (report.components[name] for name in ("store", "rules", "embedding"))
+            space = await _space_in_use(app)
+        store, rules, embedding = (report.components[name] for name in _OWN_PLACE)
+        others = {
+            name: _component(part)
+            for name, part in report.components.items()
+            if part.problem and name not in _OWN_PLACE
+        }
         count = rules.details.get("rule_count", 0)
-        provider = str(embedding.details.get("provider") or app.providers.chosen.space.provider)
-        dimensions = embedding.details.get("embedding_dimensions", app.providers.chosen.space.dimensions)
         return {
             "status": report.status,
             "components": {
-                str(store.details.get("kind") or "store"): _component(store, rule_count=count),
-                provider: _component(embedding, embedding_dimensions=dimensions),
+                # The store's place tells of its rules too: not yet embedded, they degrade the whole.
+                str(store.details.get("kind") or "store"): _component(
+                    store if store.problem else rules, rule_count=count
+                ),
+                space.provider if space else "embedding": _component(
+                    embedding, **({"embedding_dimensions": space.dimensions} if space else {})
+                ),
+                **others,
             },
         }
+
+
+async def _space_in_use(app: App) -> EmbeddingSpace | None:
+    """The space that searches compare in, or would; `None` where not even that can be found out."""
+    for ask in (app.store.active_space, app.providers.chosen_space):
+        with suppress(SymmetraError):
+            space = await ask()
+            if space is not None:
+                return space
+    return None
 
 
 def _component(health: ComponentHealth, **figures: Any) -> dict[str, Any]:
@@ -52,3 +81,4 @@ def _component(health: ComponentHealth, **figures: Any) -> dict[str, Any]:
 
 
 cloud_vector_search_engine = CloudVectorSearchEngine()
+"""The engine that the older system's code imports."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from typing_extensions import override
 
 from symmetra_mcp.errors import ConfigError
@@ -22,6 +31,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 OPENAI_URL = "https://api.openai.com/v1"
 COHERE_URL = "https://api.cohere.com"
+_ENV_FILE = ".env"
 _UNEXPANDED = re.compile(r"\$\{[^}]*\}")
 _KEY = re.compile(r"[!#-&(-_a-~]+")
 """Visible ASCII without quotation marks and backticks: what else a key holds came with it by mistake."""
@@ -55,12 +65,16 @@ class _WithoutUnset(PydanticBaseSettingsSource):
 class _ProjectFile(_WithoutUnset):
     """The `.env` of the folder we are started in. It may belong to somebody else's project.
 
-    So it does not choose where a key of the environment is sent: an address in it counts beside a key in it alone.
+    So it does not choose where a key of the environment is sent: an address in it counts beside a key in it alone. And
+    no `${VARIABLE}` in it is expanded: an address could carry away any secret of the environment.
+
+    Raises:
+        ConfigError: The file can't be read, or is no text and may hold a setting.
     """
 
-    def __init__(
-        self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource, environment: _WithoutUnset
-    ) -> None:
+    def __init__(self, settings_cls: type[BaseSettings], environment: _WithoutUnset) -> None:
+        source = EnvSettingsSource(settings_cls)
+        source.env_vars = _env_file_values()
         super().__init__(settings_cls, source)
         self._environment = environment
 
@@ -79,8 +93,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="SYMMETRA_",
-        env_file=".env",
-        env_file_encoding="utf-8",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -181,12 +193,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then `.env`, each without what counts as not set."""
-        del file_secret_settings
+        del dotenv_settings, file_secret_settings  # the former would expand variables
         environment = _WithoutUnset(settings_cls, env_settings)
         return (
             _WithoutUnset(settings_cls, init_settings),
             environment,
-            _ProjectFile(settings_cls, dotenv_settings, environment),
+            _ProjectFile(settings_cls, environment),
         )
 
     @field_validator("embedding_backend", "log_level", mode="before")
@@ -234,6 +246,14 @@ class Settings(BaseSettings):
         parts = [part.strip() for part in value.split(os.pathsep)]
         return () if value.strip().lower() in {"0", "off", "false", "no"} else tuple(part for part in parts if part)
 
+    @field_validator("data_dir", "project_dir", "rules", mode="before")
+    @classmethod
+    def _expanded(cls, value: Any) -> Any:
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        if any("${" in str(part) for part in parts):
+            raise ValueError("it holds a `${...}` that nothing has expanded: write the path itself")
+        return value
+
     @field_validator("project")
     @classmethod
     def _project_name(cls, value: str) -> str:
@@ -277,8 +297,6 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as exc:
         raise ConfigError("; ".join(_explained(error) for error in exc.errors())) from None
-    except UnicodeDecodeError:
-        raise ConfigError("the file `.env` in the working directory is not UTF-8 text: save it as UTF-8") from None
 
 
 def variable_of(setting: str) -> str:
@@ -297,6 +315,30 @@ def checked_project_id(value: str) -> str:
     if not _PROJECT_ID.fullmatch(value):
         raise ValueError(f"a project's name is up to 100 letters, digits, `.`, `_` or `-`, not {value[:40]!r}")
     return value
+
+
+def _env_file_values() -> Mapping[str, str | None]:
+    """What `.env` in the working directory sets, as it stands there, under names in lower case."""
+    path = Path(_ENV_FILE)
+    if not (path.is_file() or path.is_fifo()):
+        return {}
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as exc:
+        raise ConfigError(f"the file `.env` in the working directory can't be read: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        if _may_hold_a_setting(content):
+            raise ConfigError("the file `.env` in the working directory is not UTF-8 text: save it as UTF-8") from None
+        return {}
+    values = dotenv_values(stream=io.StringIO(text, newline=None), interpolate=False)
+    return {name.lower(): value for name, value in values.items() if value}
+
+
+def _may_hold_a_setting(content: bytes) -> bool:
+    """Whether a file that is no UTF-8 names one of our variables, in an encoding of one byte or of two."""
+    letters = content.replace(b"\0", b"").upper()
+    return any(variable_of(name).encode() in letters for name in Settings.model_fields)
 
 
 def _checked_url(value: str) -> str:

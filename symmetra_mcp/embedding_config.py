@@ -11,9 +11,9 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from symmetra_mcp.app import make_app
 from symmetra_mcp.blocking import run_blocking
 from symmetra_mcp.config import load_settings
-from symmetra_mcp.providers.select import select_providers
 
 if TYPE_CHECKING:
     from symmetra_mcp.providers.base import Embeddings
@@ -41,7 +41,8 @@ class EmbeddingManager:
     """Embeds texts with the provider that the settings, or the caller, choose.
 
     Nothing is asked of a provider before the first embedding. A provider that fails raises: there are no zero vectors,
-    and no vectors of another provider.
+    and no vectors of another provider. Requests are counted, and stop at the spending limit, as the server's are;
+    queries are cached as its are.
     """
 
     def __init__(self, backend: EmbeddingBackend | str | None = None) -> None:
@@ -53,9 +54,10 @@ class EmbeddingManager:
         Raises:
             ConfigError: A setting can't be used.
         """
-        chosen = {} if backend is None else {"embedding_backend": EmbeddingBackend(backend).value}
-        self._settings = load_settings(**chosen)
-        self._providers = select_providers(self._settings)
+        name = backend.value if isinstance(backend, EmbeddingBackend) else backend
+        self._settings = load_settings(**({} if name is None else {"embedding_backend": name}))
+        self._app = make_app(self._settings)  # its store stays shut: the providers come with meter and cache
+        self._providers = self._app.providers
 
     @property
     def backend(self) -> EmbeddingBackend:
@@ -132,12 +134,12 @@ class EmbeddingManager:
         }
 
     async def aclose(self) -> None:
-        """Close connections of calls made by the async methods."""
-        await self._providers.aclose()
+        """Close connections of calls made by the async methods. The next call opens them again."""
+        await self._app.aclose()
 
     def close(self) -> None:
-        """Close connections of calls made by the other methods."""
-        run_blocking(self._providers.aclose)
+        """Close connections of calls made by the other methods. The next call opens them again."""
+        run_blocking(self._app.aclose)
 
 
 @cache

@@ -59,7 +59,7 @@ async def other_space_notice(store: RuleStore, providers: ProviderChoice) -> str
     try:
         chosen = await providers.chosen_space()
     except ProviderError as exc:
-        return f"searches stay in {active}, where the rules are embedded: what the settings choose can't be used ({exc})"
+        return f"searches stay in {active}, where the rules are embedded: what the settings choose is no use ({exc})"
     if active == chosen:
         return ""
     return (

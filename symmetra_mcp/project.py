@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from symmetra_mcp.errors import RuleFileError
+from symmetra_mcp.errors import ConfigError, RuleFileError
 from symmetra_mcp.ingest.discover import discover, project_root
 
 if TYPE_CHECKING:
@@ -93,8 +93,14 @@ def project_in_hand(settings: Settings) -> Project | None:
         user owns.
 
     Raises:
+        ConfigError: `SYMMETRA_PROJECT_DIR` names no folder.
         RuleFileError: `SYMMETRA_RULES` names a path that does not exist.
     """
+    if settings.project_dir is not None and not settings.working_folder.is_dir():
+        raise ConfigError(
+            f"`SYMMETRA_PROJECT_DIR` names {str(settings.working_folder)!r}, which is no folder: set it to the "
+            "project's folder, or leave it out"
+        )
     root = project_root(settings.working_folder)
     project_id = settings.project or project_id_of(root)
     if settings.rules:

@@ -104,7 +104,12 @@ def page_size(provider: EmbeddingProvider, batch_texts: int | None = None) -> in
     Args:
         provider: Embeds them.
         batch_texts: Most texts, where that is less than the provider's own `page_texts`.
+
+    Raises:
+        ValueError: No text is too few.
     """
+    if batch_texts is not None and batch_texts < 1:
+        raise ValueError(f"batch_texts must be at least 1, got {batch_texts}")
     return provider.page_texts if batch_texts is None else min(batch_texts, provider.page_texts)
 
 
@@ -123,7 +128,7 @@ async def _embed_all(
     while True:
         page, after = await store.missing_passages(provider.space, after=after, limit=page_texts, again=force)
         if not page:
-            return embedded, tokens + await _embed_probes(store, provider)
+            return embedded, tokens + await _embed_probes(store, provider, page_texts)
         embeddings = await provider.embed_documents([passage.text for passage in page])
         await store.put_vectors([passage.content_hash for passage in page], embeddings)
         embedded += len(page)
@@ -132,7 +137,7 @@ async def _embed_all(
             on_progress("embed", embedded, max(total, embedded))
 
 
-async def _embed_probes(store: RuleStore, provider: EmbeddingProvider) -> int:
+async def _embed_probes(store: RuleStore, provider: EmbeddingProvider, page_texts: int) -> int:
     """Give the space the unrelated questions that its searches measure nearness by.
 
     Returns:
@@ -140,11 +145,13 @@ async def _embed_probes(store: RuleStore, provider: EmbeddingProvider) -> int:
     """
     probes = {probe.content_hash: probe.text for probe in probe_passages()}
     missing = sorted(await store.without_vector(provider.space, list(probes)))
-    if not missing:
-        return 0
-    embeddings = await provider.embed_documents([probes[key] for key in missing])
-    await store.put_vectors(missing, embeddings)
-    return embeddings.tokens
+    tokens = 0
+    for start in range(0, len(missing), page_texts):
+        page = missing[start : start + page_texts]
+        embeddings = await provider.embed_documents([probes[key] for key in page])
+        await store.put_vectors(page, embeddings)
+        tokens += embeddings.tokens
+    return tokens
 
 
 async def _estimated_tokens(store: RuleStore, provider: EmbeddingProvider, *, force: bool) -> int:

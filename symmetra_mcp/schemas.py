@@ -52,6 +52,7 @@ class NearAnswer(Answer):
     """A rule that is near and does not apply."""
 
     rule_id: str
+    project_id: str = ""
     title: str
     similarity: float | None = None
 
@@ -60,6 +61,7 @@ class OmittedAnswer(Answer):
     """A rule that fits and was left out."""
 
     rule_id: str
+    project_id: Annotated[str, Field(description="Absent where hits and omitted are all of one project")] = ""
     title: str
     reason: Annotated[str, Field(description="over the token budget (with its size), or the same as another rule")]
 
@@ -73,6 +75,7 @@ class SearchResult(Answer):
     omitted: list[OmittedAnswer] = []
     mode: Annotated[Literal["hybrid", "words"], Field(description="words: meaning could not be compared")]
     degraded: Annotated[str, Field(description="What was missing and why; absent when nothing was")] = ""
+    notice: Annotated[str, Field(description="A filter that no rule can pass, and the names there are")] = ""
     space: Annotated[str, Field(description="Embedding space that meaning was compared in")] = ""
     rules_considered: int
     out_of_scope: Annotated[int, Field(description="Rules left out because they are about other files")] = 0
@@ -148,18 +151,22 @@ class UsageAnswer(Answer):
     problem: str = ""
 
 
-def search_result(answer: SearchAnswer) -> SearchResult:
-    """A search's answer for clients."""
+def search_result(answer: SearchAnswer, *, notice: str = "") -> SearchResult:
+    """A search's answer for clients.
+
+    Args:
+        answer: What was found.
+        notice: What the asker should know about the filters.
+    """
+    projects = {hit.rule.project_id for hit in answer.hits} | {left.rule.project_id for left in answer.omitted}
     return SearchResult(
         verdict="applies" if answer.hits else "none",
         hits=[_hit(hit) for hit in answer.hits],
-        nearest=[
-            NearAnswer(rule_id=near.rule.rule_id, title=near.rule.title, similarity=_rounded(near.similarity))
-            for near in answer.below
-        ],
-        omitted=[_omitted(omitted) for omitted in answer.omitted],
+        nearest=[_near(near) for near in answer.below],
+        omitted=[_omitted(omitted, with_project=len(projects) > 1) for omitted in answer.omitted],
         mode=answer.mode,
         degraded=answer.degraded,
+        notice=notice,
         space=str(answer.space) if answer.space is not None else "",
         rules_considered=answer.considered,
         out_of_scope=answer.out_of_scope,
@@ -270,9 +277,23 @@ def _hit(match: RuleMatch) -> HitAnswer:
     )
 
 
-def _omitted(omitted: Omitted) -> OmittedAnswer:
+def _near(near: RuleMatch) -> NearAnswer:
+    return NearAnswer(
+        rule_id=near.rule.rule_id,
+        project_id=near.rule.project_id,
+        title=near.rule.title,
+        similarity=_rounded(near.similarity),
+    )
+
+
+def _omitted(omitted: Omitted, *, with_project: bool) -> OmittedAnswer:
     reason = f"same as {omitted.of}" if omitted.reason == "duplicate" else f"over budget: {omitted.tokens} tokens"
-    return OmittedAnswer(rule_id=omitted.rule.rule_id, title=omitted.rule.title, reason=reason)
+    return OmittedAnswer(
+        rule_id=omitted.rule.rule_id,
+        project_id=omitted.rule.project_id if with_project else "",
+        title=omitted.rule.title,
+        reason=reason,
+    )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from wcmatch import glob
 from wcmatch._wcparse import PatternLimitException  # wcmatch raises it and exports it nowhere else
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _FLAGS = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.NEGATE | glob.NEGATEALL | glob.FORCEUNIX | glob.EXTGLOB
 _MAX_EXPANSIONS = 256
 _ANYTHING = re.compile("")
+_FILE_URI = re.compile(r"file:(?://([^/?#]*))?(/[^?#]*)", re.IGNORECASE)
+_DRIVE = re.compile(r"/?([A-Za-z]):")
 
 TECH_STACKS_BY_SUFFIX: dict[str, tuple[str, ...]] = {
     ".astro": ("astro",),
@@ -83,13 +86,30 @@ _TECH_STACKS_BY_NAME: dict[str, tuple[str, ...]] = {
 }
 
 
+def plain_path(path: str) -> str:
+    """A path without the dress of a `file://` address, in which some clients name files; any other as it is.
+
+    A drive or a server makes it a Windows path, whichever system this is.
+    """
+    address = _FILE_URI.match(path)
+    if address is None:
+        return path
+    host, local = unquote(address[1] or ""), unquote(address[2])
+    if _DRIVE.fullmatch(host):
+        return host + local
+    if host and host.lower() != "localhost":
+        return str(PureWindowsPath(f"//{host}{local}"))
+    return local[1:] if _DRIVE.match(local) else local
+
+
 def relative_path(path: str, root: str = "") -> str:
     """A path as globs see it: POSIX, relative to the project's root.
 
     Args:
-        path: Absolute, relative or Windows path of a file.
+        path: Absolute, relative or Windows path of a file, or its `file://` address.
         root: The project's root; an absolute `path` outside it is kept whole, without its leading slash.
     """
+    path = plain_path(path)
     windows = "\\" in path or bool(re.match(r"[A-Za-z]:", path))
     posix = PureWindowsPath(path).as_posix() if windows else path
     base = PureWindowsPath(root).as_posix().rstrip("/") if root else ""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import unquote
 
 import anyio
 from mcp.server.caching import CacheHint
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import MCPServer, ResourceSecurity
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.server.mcpserver.prompts.base import Message, UserMessage
 from mcp.shared.exceptions import MCPError
@@ -21,6 +21,7 @@ from symmetra_mcp.app import make_app
 from symmetra_mcp.config import Settings, load_settings
 from symmetra_mcp.errors import RuleNotFoundError, SymmetraError
 from symmetra_mcp.schemas import rule_markdown, search_result
+from symmetra_mcp.scopes import plain_path
 from symmetra_mcp.search import MAX_QUERY_CHARACTERS, SearchRequest
 from symmetra_mcp.text import search_text, unwrapped
 from symmetra_mcp.tools import make_tools
@@ -50,6 +51,7 @@ step. A whole rule with its rationale is the resource rule://{project_id}/{rule_
 _REVIEW_LIMIT = 10
 _REVIEW_TOKENS = 4000
 _DAY_MS = 86_400_000
+_BACKTICKS = re.compile("`+")
 
 
 def make_server(app: App) -> MCPServer[App]:
@@ -103,11 +105,12 @@ def _add_resources(server: MCPServer[App], app: App) -> None:
         title="One rule",
         mime_type="text/markdown",
         description="A whole rule: guidance, rationale, where it applies, where it is written.",
+        security=ResourceSecurity(exempt_params={"project_id", "rule_id"}),  # keys of the store, no paths of files
     )
     async def rule(project_id: str, rule_id: str) -> str:
         try:
             await app.ready()
-            found = await app.store.get_rule(RuleKey(unquote(project_id), unquote(rule_id)))
+            found = await app.store.get_rule(RuleKey(project_id, rule_id))
         except RuleNotFoundError as exc:
             raise ResourceNotFoundError(str(exc)) from None
         except SymmetraError as exc:
@@ -125,20 +128,29 @@ def _add_prompts(server: MCPServer[App], app: App, upkeep: Upkeep) -> None:
         try:
             await upkeep.before_search()
             request = SearchRequest(
-                query=code[:MAX_QUERY_CHARACTERS], file_path=file_path, limit=_REVIEW_LIMIT, max_tokens=_REVIEW_TOKENS
+                query=code[:MAX_QUERY_CHARACTERS],
+                file_path=file_path.strip(),
+                limit=_REVIEW_LIMIT,
+                max_tokens=_REVIEW_TOKENS,
             )
             rules = search_text(search_result(await app.search(request))).replace("</rules>", "<\\/rules>")
         except SymmetraError as exc:
             raise MCPError(code=INVALID_PARAMS, message=str(exc)) from None
-        name = " ".join(file_path.replace("`", "").split())
+        name = " ".join(plain_path(file_path.strip()).replace("`", "").split())
         where = f" of `{name}`" if name else ""
+        fence = _fence_for(code)
         return [
             UserMessage(
                 f"Review the code{where} below against the team's rules. For each rule that it breaks, name the "
                 "rule_id, the line, and the smallest change that mends it; then say which rules it keeps. "
-                f"Don't report what no rule asks for.\n\n<rules>\n{rules}\n</rules>\n\n<code>\n{code}\n</code>"
+                f"Don't report what no rule asks for.\n\n<rules>\n{rules}\n</rules>\n\n{fence}\n{code}\n{fence}"
             )
         ]
+
+
+def _fence_for(code: str) -> str:
+    """A Markdown fence that no line of the code can end."""
+    return "`" * max(3, 1 + max(map(len, _BACKTICKS.findall(code)), default=0))
 
 
 def _log_level(settings: Settings) -> Any:

@@ -49,8 +49,11 @@ def search_answer(result: SearchResult) -> RenderableType:
         parts.append(Text("Nearest, but not near enough:"))
         for near in nearest_first(result):
             similarity = "    " if near.similarity is None else f"{near.similarity:.2f}"
-            parts.append(Text(f"   {similarity}  {near.title} ({near.rule_id})"))
-    parts += [Text(f"Left out: {rule.title} ({rule.rule_id}): {rule.reason}", style="dim") for rule in result.omitted]
+            parts.append(Text(f"   {similarity}  {near.title} ({named(near, with_project=with_project)})"))
+    parts += [
+        Text(f"Left out: {rule.title} ({named(rule, with_project=with_project)}): {rule.reason}", style="dim")
+        for rule in result.omitted
+    ]
     parts.append(Text(_summary(result), style="dim"))
     return Group(*parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from symmetra_mcp.project import STARTER_PROJECT
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
         HealthAnswer,
         HitAnswer,
         NearAnswer,
+        OmittedAnswer,
         ReembedAnswer,
         SearchResult,
         UsageAnswer,
@@ -40,13 +42,20 @@ def search_text(result: SearchResult) -> str:
     with_project = shows_projects(result)
     if result.degraded:
         lines.append(f"Degraded: {result.degraded}.")
+    if result.notice:
+        lines.append(f"Notice: {result.notice}")
     for number, hit in enumerate(result.hits, 1):
         lines += ["", *_hit_lines(number, hit, with_project=with_project)]
     if result.nearest:
-        near = (f"{rule.title} ({rule.rule_id}){_similarity(rule.similarity)}" for rule in nearest_first(result))
+        near = (
+            f"{rule.title} ({named(rule, with_project=with_project)}){_similarity(rule.similarity)}"
+            for rule in nearest_first(result)
+        )
         lines.append("Nearest, but not near enough: " + "; ".join(near) + ".")
     if result.omitted:
-        left_out = (f"{rule.title} ({rule.rule_id}): {rule.reason}" for rule in result.omitted)
+        left_out = (
+            f"{rule.title} ({named(rule, with_project=with_project)}): {rule.reason}" for rule in result.omitted
+        )
         lines += ["", "Left out: " + "; ".join(left_out) + "."]
     return "\n".join(lines)
 
@@ -84,7 +93,7 @@ def reembed_text(answer: ReembedAnswer) -> str:
         )
     switched = f" Searches compared in {answer.switched_from} before." if answer.switched_from else ""
     embedded = f"{counted(answer.embedded, 'text')} embedded in space {answer.space}"
-    cost = f" {_cost(answer.tokens, answer.cost_usd)} billed." if answer.tokens else ""
+    cost = f" Billed: {_cost(answer.tokens, answer.cost_usd)}." if answer.tokens else ""
     return f"{embedded}, {answer.missing} of {answer.texts} missing.{cost}{switched}"
 
 
@@ -140,13 +149,23 @@ def considered(result: SearchResult) -> str:
 
 
 def shows_projects(result: SearchResult) -> bool:
-    """Whether the hits belong to several projects, the starter rules aside: an id alone says too little then."""
-    return len({hit.project_id for hit in result.hits} - {STARTER_PROJECT}) > 1
+    """Whether the rules belong to several projects, the starter rules aside: an id alone says too little then."""
+    named_rules: list[HitAnswer | NearAnswer | OmittedAnswer] = [*result.hits, *result.nearest, *result.omitted]
+    return len({rule.project_id for rule in named_rules} - {STARTER_PROJECT, ""}) > 1
 
 
-def named(hit: HitAnswer, *, with_project: bool) -> str:
-    """A hit's id, with its project where that is not plain."""
-    return f"{hit.rule_id} (project {hit.project_id})" if with_project else hit.rule_id
+def named(rule: HitAnswer | NearAnswer | OmittedAnswer, *, with_project: bool) -> str:
+    """A rule's id, with its project where that is not plain."""
+    return f"{rule.rule_id} (project {rule.project_id})" if with_project and rule.project_id else rule.rule_id
+
+
+def rule_uri(project_id: str, rule_id: str) -> str:
+    """The address of a whole rule as a resource.
+
+    Returns:
+        Empty for a rule called `.` or `..`: clients that normalize addresses would ask for another one.
+    """
+    return "" if rule_id in (".", "..") else f"rule://{quote(project_id, safe='')}/{quote(rule_id, safe='')}"
 
 
 def nearest_first(result: SearchResult) -> list[NearAnswer]:
@@ -208,7 +227,8 @@ def _verdict(result: SearchResult) -> str:
 
 def _hit_lines(number: int, hit: HitAnswer, *, with_project: bool) -> list[str]:
     about = ", ".join(part for part in (hit.priority, hit.category) if part)
-    excerpt = f"\n(An excerpt; rule://{hit.project_id}/{hit.rule_id} has all of it.)" if hit.excerpt else ""
+    whole = rule_uri(hit.project_id, hit.rule_id) or f"`symmetra-mcp rules show {hit.rule_id} -p {hit.project_id}`"
+    excerpt = f"\n(An excerpt; {whole} has all of it.)" if hit.excerpt else ""
     name = named(hit, with_project=with_project)
     facts = [name, hit.source, f"score {hit.score:.2f}{_similarity(hit.similarity)}", "; ".join(hit.matched)]
     if hit.also:

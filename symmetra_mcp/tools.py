@@ -6,7 +6,7 @@ both stay small.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from typing_extensions import override
 from symmetra_mcp import __version__
 from symmetra_mcp.errors import SymmetraError
 from symmetra_mcp.passages import content_hash
+from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
 from symmetra_mcp.schemas import (
     Answer,
     EmbeddingAnswer,
@@ -33,12 +34,14 @@ from symmetra_mcp.schemas import (
     search_result,
 )
 from symmetra_mcp.search import DEFAULT_LIMIT, DEFAULT_MAX_TOKENS, MAX_LIMIT, MIN_MAX_TOKENS, SearchRequest
-from symmetra_mcp.text import embedding_text, health_text, reembed_text, search_text, unwrapped
-from symmetra_mcp.types import Priority, ProgressCallback, Stage
+from symmetra_mcp.text import embedding_text, health_text, reembed_text, search_text, unknown_name, unwrapped
+from symmetra_mcp.types import Priority, ProgressCallback, Rule, Stage
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+    from symmetra_mcp.app import App
+    from symmetra_mcp.search import SearchAnswer
     from symmetra_mcp.upkeep import Upkeep
 
 MAX_TEXT_CHARACTERS = 100_000
@@ -54,7 +57,7 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
         file_path: Annotated[
             str, Field(description="File in hand, relative to the project: rules for other files are left out.")
         ] = "",
-        category: Annotated[str, Field(description="Only this category, such as security or testing.")] = "",
+        category: Annotated[str, Field(description="Only this category, such as security.")] = "",
         priority: Annotated[Priority, Field(description="Lowest priority to return.")] = "low",
         tech_stack: Annotated[
             str, Field(description="Only rules for these, comma-separated, such as python, react; and general ones.")
@@ -62,7 +65,7 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
         project: Annotated[str, Field(description="Project to search instead of the one in hand; * for all.")] = "",
         limit: Annotated[int, Field(description="Most rules to return.", ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
         max_tokens: Annotated[
-            int, Field(description="Most tokens that the rules may take.", ge=MIN_MAX_TOKENS, le=20_000)
+            int, Field(description="Most tokens the rules may take.", ge=MIN_MAX_TOKENS, le=20_000)
         ] = DEFAULT_MAX_TOKENS,
     ) -> Annotated[CallToolResult, SearchResult]:
         """Find the team's coding and architecture rules that bear on what you are about to do.
@@ -84,11 +87,12 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
                 limit=limit,
                 max_tokens=max_tokens,
             )
-            all_projects = project.strip() == "*"
-            found = await app.search(
-                request, project_id="" if all_projects else project.strip(), all_projects=all_projects
-            )
-        result = search_result(found)
+            project, all_projects = project.strip(), project.strip() == "*"
+            if project and not all_projects:
+                await _check_project(app, project)
+            found = await app.search(request, project_id="" if all_projects else project, all_projects=all_projects)
+            notice = await _unknown_filters(app, request, found)
+        result = search_result(found, notice=notice)
         return _result(result, search_text(result))
 
     async def embed_text(
@@ -96,7 +100,7 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
         input_type: Annotated[
             Literal["document", "query"], Field(description="document: to be stored; query: to search with.")
         ] = "document",
-        include_vector: Annotated[bool, Field(description="Return all numbers, not only the first five.")] = False,
+        include_vector: Annotated[bool, Field(description="Return all numbers, not the first five.")] = False,
     ) -> Annotated[CallToolResult, EmbeddingAnswer]:
         """Turn a text into an embedding vector, in the space that the rules are searched in.
 
@@ -123,7 +127,7 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
     async def reembed_all(
         ctx: Context[Any, Any],
         dry_run: Annotated[bool, Field(description="Only count what would be embedded.")] = False,
-        force: Annotated[bool, Field(description="Embed again the rules that are embedded too.")] = False,
+        force: Annotated[bool, Field(description="Embed again what is embedded too.")] = False,
     ) -> Annotated[CallToolResult, ReembedAnswer]:
         """Embed every rule that is not embedded yet, and make searches use the present embedding provider.
 
@@ -159,6 +163,40 @@ class PlainTool(Tool):
             if isinstance(exc.__cause__, ValidationError):
                 raise ToolError("; ".join(_plainly(error) for error in exc.__cause__.errors())) from None
             raise
+
+
+async def _check_project(app: App, project: str) -> None:
+    """Refuse a project that is not there: an empty answer would say that it has no rules.
+
+    Raises:
+        ToolError: It has no rules, and is neither the one in hand nor one of ours.
+    """
+    own = app.project.project_ids if app.project is not None else ()
+    if project in (*own, SHARED_PROJECT, STARTER_PROJECT):
+        return
+    counts = await app.count_rules()
+    if project not in counts:
+        raise ToolError(unknown_name("project", project, counts))
+
+
+async def _unknown_filters(app: App, request: SearchRequest, found: SearchAnswer) -> str:
+    """Which of the category and the tech stacks no rule has: a slip in a filter gives nothing, and silently."""
+    answered = [match.rule for match in (*found.hits, *found.below)]
+    if not _unknown_names(request, answered):
+        return ""  # so not every rule need be read
+    return " ".join(_unknown_names(request, await app.list_rules()))
+
+
+def _unknown_names(request: SearchRequest, rules: Sequence[Rule]) -> list[str]:
+    categories = {rule.category for rule in rules if rule.category}
+    stacks = {stack for rule in rules for stack in rule.tech_stacks}
+    asked = [("category", request.category, categories)] if request.category else []
+    asked += [("rule for the tech stack", name, stacks) for name in request.tech_stacks]
+    return [
+        unknown_name(kind, name, known)
+        for kind, name, known in asked
+        if name.casefold() not in map(str.casefold, known)
+    ]
 
 
 def _plainly(error: ErrorDetails) -> str:

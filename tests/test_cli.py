@@ -337,6 +337,19 @@ def test_exported_rules_read_back_the_same(run: Run, run_here: Any, tmp_path: Pa
     }
 
 
+def test_deleted_starter_rules_stay_away_until_they_are_restored(run: Run, run_here: Any) -> None:
+    def deleted() -> bool:
+        return bool(run_here("rules", "show", "actionable-errors", "--project", "starter").exit_code)
+
+    run_here("rules", "delete", "actionable-errors", "agent-loop-limits", "--project", "starter", "--yes")
+    assert run("health").returncode == 0
+    assert deleted()
+
+    assert json.loads(run_here("rules", "restore", "--json").stdout) == {"restored": 2}
+    assert not deleted()
+    assert run_here("rules", "restore").stdout == "0 starter rules restored\n"
+
+
 def test_deleting_asks_first(run: Run, run_here: Any) -> None:
     refused = run("rules", "delete", "vector-db-choice", stdin="n\n")
     done = run("rules", "delete", "vector-db-choice", "--yes")

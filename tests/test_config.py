@@ -148,6 +148,58 @@ def test_an_odd_env_file_stops_nothing(content: bytes) -> None:
     assert isinstance(load_settings(), Settings)
 
 
+def test_a_byte_order_mark_hides_no_variable() -> None:
+    Path(".env").write_bytes(b"\xef\xbb\xbfSYMMETRA_LOG_LEVEL=debug\r\nSYMMETRA_PROJECT=web\r\n")
+    settings = load_settings()
+    assert (settings.log_level, settings.project) == ("debug", "web")
+
+
+def test_an_env_file_that_is_no_text_and_names_none_of_ours_stops_nothing() -> None:
+    Path(".env").write_bytes(b"GREETING=caf\xe9\n")
+    assert load_settings().model_dump() == DEFAULTS
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_an_env_file_that_is_no_text_and_names_one_of_ours_is_refused(name: str, encoding: str) -> None:
+    Path(".env").write_bytes(f"greeting=café\n{name.lower()}=1\n".encode(encoding))
+    with pytest.raises(ConfigError, match=r"`\.env`.*UTF-8"):
+        load_settings()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everybody, or the superuser, reads any file")
+def test_an_env_file_that_may_not_be_read_is_named() -> None:
+    Path(".env").touch(0o000)
+    with pytest.raises(ConfigError, match=r"`\.env` in the working directory can't be read"):
+        load_settings()
+
+
+@pytest.mark.parametrize("place", ["environment", "file"])
+@pytest.mark.parametrize("name", ["DATA_DIR", "PROJECT_DIR", "RULES"])
+@pytest.mark.parametrize("value", ["${HOME}/rules", "rules/${USER", f"a{os.pathsep}${{HOME}}", "${A}${B}"])
+def test_a_path_with_a_variable_that_is_not_expanded_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, place: str
+) -> None:
+    if place == "environment":
+        monkeypatch.setenv(f"SYMMETRA_{name}", value)
+    else:
+        Path(".env").write_text(f"SYMMETRA_{name}={value}\n", "utf-8")
+    with pytest.raises(ConfigError, match=rf"`SYMMETRA_{name}`: it holds a `\$\{{\.\.\.\}}` that nothing has expanded"):
+        load_settings()
+
+
+def test_the_env_file_of_a_project_gets_no_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER_SECRET", "Canary")
+    Path(".env").write_text(
+        "COHERE_API_KEY=${OTHER_SECRET}\nOPENAI_API_KEY=x-${OTHER_SECRET}\n"
+        "OPENAI_BASE_URL=https://${OTHER_SECRET}.example\n",
+        "utf-8",
+    )
+    settings = load_settings()
+    assert settings.cohere_api_key is None
+    assert "Canary" not in settings.openai_key + settings.openai_base_url
+
+
 def test_an_env_file_that_is_no_text_is_named() -> None:
     Path(".env").write_bytes(b"SYMMETRA_PROJECT=caf\xe9\nOPENAI_API_KEY=sk-secret\n")
     with pytest.raises(ConfigError, match=r"`\.env`.*UTF-8") as caught:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from symmetra_mcp.config import checked_project_id, load_settings
-from symmetra_mcp.errors import RuleFileError
+from symmetra_mcp.errors import ConfigError, RuleFileError
 from symmetra_mcp.project import (
     SHARED_PROJECT,
     Project,
@@ -118,6 +118,16 @@ def test_named_rules_are_read_where_the_folder_is_no_project(tmp_path: Path) -> 
 def test_a_named_path_that_is_not_there_is_named(shop: Path) -> None:
     with pytest.raises(RuleFileError, match=r"`SYMMETRA_RULES` names .*missing\.md"):
         in_hand(shop, rules="missing.md")
+
+
+def test_a_project_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for name in ("missing", "file"):
+        with pytest.raises(ConfigError, match=rf"`SYMMETRA_PROJECT_DIR` names .*{name}"):
+            in_hand(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "missing"))):
+        in_hand(Path("missing"), rules="0")
 
 
 def test_rule_files_are_those_below_the_paths(shop: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from symmetra_mcp.schemas import HitAnswer, NearAnswer, ReembedAnswer, SearchResult
+from symmetra_mcp.schemas import HitAnswer, NearAnswer, OmittedAnswer, ReembedAnswer, SearchResult
 from symmetra_mcp.text import ProgressLines, reembed_text, rule_text, search_text, unknown_name
 from symmetra_mcp.types import Rule, Source
 
@@ -54,6 +54,16 @@ def test_hits_of_several_projects_name_theirs() -> None:
 
 def test_hits_of_one_project_and_the_starter_rules_need_no_project() -> None:
     assert "(project" not in search_text(result(hit("retries", "api"), hit("naming", "starter")))
+
+
+def test_rules_beside_the_hits_name_their_project_where_there_are_several() -> None:
+    near = [NearAnswer(rule_id="a", project_id=name, title=name) for name in ("api", "web")]
+    left_out = OmittedAnswer(rule_id="b", project_id="web", title="B", reason="over budget: 9 tokens")
+
+    assert "api (a (project api)); web (a (project web))." in search_text(result(nearest=near))
+    assert "Nearest, but not near enough: api (a)." in search_text(result(nearest=near[:1]))
+    assert "B (b (project web)): over budget: 9 tokens." in search_text(result(hit("c", "api"), omitted=[left_out]))
+    assert "B (b): over budget: 9 tokens." in search_text(result(hit("c", "web"), omitted=[left_out]))
 
 
 def test_the_nearest_rules_stand_in_the_order_of_the_number_they_show() -> None:

@@ -215,7 +215,7 @@ class _OpenAIApi(VendorApi):
         except (ValueError, TypeError, KeyError, AttributeError):
             raise invalid(self._space, "something that is no list of embeddings") from None
         if len(answer["data"]) != count or set(rows) != set(range(count)):
-            raise invalid(self._space, f"{len(rows)} embeddings for {count} texts, or in no order")
+            raise invalid(self._space, f"{len(answer['data'])} embeddings for {count} texts, or in no order")
         self._check_model(answer.get("model"))
         return Reply(
             decode_vectors([rows[index] for index in range(count)], self._space),

@@ -37,19 +37,22 @@ async def starter_rules_installed(store: RuleStore) -> bool:
     return await store.get_note(_NOTE) == starter_digest()
 
 
-async def install_starter_rules(store: RuleStore, chosen: EmbeddingSpace | None, *, with_vectors: bool = True) -> None:
-    """Write the starter rules, unless these very rules are there.
+async def install_starter_rules(
+    store: RuleStore, chosen: EmbeddingSpace | None, *, with_vectors: bool = True, again: bool = False
+) -> None:
+    """Write the starter rules, unless these very rules were written before: those that were deleted since stay away.
 
     Args:
         store: Takes them.
         chosen: The space of the provider that the settings choose, where it is known: if it is the bundled model's,
             searches compare in it from now on.
         with_vectors: Bring along the vectors that were made with the bundled model.
+        again: Bring back what was deleted, too.
 
     Raises:
         StoreError: The store failed.
     """
-    if await starter_rules_installed(store):
+    if not again and await starter_rules_installed(store):
         return
     from symmetra_mcp.ingest.importer import import_files
 

@@ -1,5 +1,6 @@
 """The embedded store's file: opened, migrated, and set aside when it is damaged.
 
+Rules may be private, so only its user can read what is created here; modes of what is there are somebody's choice.
 Several servers open one file at once. Whatever changes the file as a whole (switching to WAL, migrating, setting it
 aside) happens under a lock file beside it, which the operating system frees when its holder dies.
 """
@@ -7,8 +8,9 @@ aside) happens under a lock file beside it, which the operating system frees whe
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -75,6 +77,8 @@ MIGRATIONS = (
 )
 """Append-only: the schema's version is the number of scripts that ran."""
 
+_PRIVATE_FOLDER = 0o700
+_PRIVATE_FILE = 0o600
 _PRIMARY_CODE = 0xFF
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _NO_SPACE = frozenset({sqlite3.SQLITE_FULL})
@@ -148,14 +152,13 @@ def open_file(path: Path, notices: list[str]) -> bool:
         SchemaError: The file was made by a newer version.
     """
     with errors_mapped(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         try:
             with lock_of(path):
                 try:
                     _prepare(path)
                 except DamagedFileError as exc:
-                    notices.append(_set_aside(path, exc))
-                    _prepare(path)
+                    _begin_anew(path, exc, notices)
                     return True
         except Timeout as exc:
             raise StoreUnavailableError(
@@ -176,8 +179,7 @@ def set_aside_if_damaged(path: Path, notices: list[str]) -> bool:
         except DamagedFileError as exc:
             problem = str(exc)
         if problem:
-            notices.append(_set_aside(path, DamagedFileError(problem)))
-            _prepare(path)
+            _begin_anew(path, DamagedFileError(problem), notices)
         return bool(problem)
 
 
@@ -197,6 +199,8 @@ def first_problem(connection: sqlite3.Connection) -> str:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open one connection, usable from any thread while its user holds a lock."""
+    if not path.exists():
+        path.touch(_PRIVATE_FILE)  # SQLite would let everybody read it; `-wal` and `-shm` get the mode of the database
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = NORMAL")  # with WAL: a killed process loses nothing
@@ -242,6 +246,15 @@ def _run_script(connection: sqlite3.Connection, script: str) -> None:
     for statement in script.split(";"):
         if statement.strip():
             connection.execute(statement)
+
+
+def _begin_anew(path: Path, problem: Exception, notices: list[str]) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    notices.append(_set_aside(path, problem))
+    path.touch(_PRIVATE_FILE)
+    with suppress(OSError):  # not every file system has modes
+        path.chmod(mode)
+    _prepare(path)
 
 
 def _set_aside(path: Path, problem: Exception) -> str:

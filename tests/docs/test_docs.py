@@ -22,12 +22,16 @@ from click.testing import CliRunner
 
 import symmetra_mcp
 from symmetra_mcp.cli import cli
-from symmetra_mcp.config import EmbeddingBackend, LogLevel, Settings, variable_of
+from symmetra_mcp.config import EmbeddingBackend, LogLevel, Settings, load_settings, variable_of
 from symmetra_mcp.ingest.decode import Decoded
 from symmetra_mcp.ingest.dialects import DIALECTS, MARKDOWN, dialect_of
 from symmetra_mcp.ingest.export import FORMATS, dump_rules
 from symmetra_mcp.ingest.importer import read_files
 from symmetra_mcp.ingest.native import parse_native, read_rules
+from symmetra_mcp.providers.cohere import DIMENSIONS, CohereProvider
+from symmetra_mcp.providers.openai import OTHER_DIMENSIONS, OTHER_MAX_REQUEST_TOKENS, OTHER_MAX_TEXTS
+from symmetra_mcp.providers.prices import PRICES
+from symmetra_mcp.providers.select import select_providers
 from symmetra_mcp.starter.install import FOLDER, starter_files
 from symmetra_mcp.types import Rule
 
@@ -37,7 +41,8 @@ README = REPOSITORY / "README.md"
 CHANGELOG = REPOSITORY / "CHANGELOG.md"
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 RULE_FILES = REPOSITORY / "docs" / "rule-files.md"
-DOCUMENTS = (README, CHANGELOG, ARCHITECTURE, RULE_FILES)
+PROVIDERS = REPOSITORY / "docs" / "providers.md"
+DOCUMENTS = (README, CHANGELOG, ARCHITECTURE, RULE_FILES, PROVIDERS)
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -127,7 +132,7 @@ def documented_commands() -> list[tuple[str, list[str]]]:
     found = []
     for document in DOCUMENTS:
         found += [(document.name, args) for script in fences(document, "bash") for args in invocations(script)]
-    for document in (README, ARCHITECTURE, RULE_FILES):
+    for document in (README, ARCHITECTURE, RULE_FILES, PROVIDERS):
         for code in re.findall(r"`(symmetra-mcp [^`]+)`", without_fences(document)):
             found += [(document.name, args) for args in invocations(code)]
     return found
@@ -208,7 +213,7 @@ def test_named_files_of_the_repository_exist(document: Path) -> None:
     assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
 
-@pytest.mark.parametrize("document", [ARCHITECTURE, RULE_FILES], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [ARCHITECTURE, RULE_FILES, PROVIDERS], ids=lambda path: path.name)
 def test_lines_are_short(document: Path) -> None:
     assert [line for line in text_of(document).splitlines() if len(line) > 125] == []
 
@@ -375,11 +380,43 @@ def test_every_key_and_alias_of_the_own_form_is_described() -> None:
     assert {key for key in keys if key not in table} == set()
 
 
+# docs/providers.md
+
+
+def test_the_prices_are_those_of_the_table() -> None:
+    text = text_of(PROVIDERS)
+    told = re.findall(r"^\| `(\w+)/([\w.-]+)` \| ([\d.]+) \| <(\S+)> \|$", text, re.MULTILINE)
+    assert told == [(*key, f"{price.usd_per_million_tokens:.2f}", price.source) for key, price in PRICES.items()]
+    assert re.findall(r"as read on ([\d-]+)", text) == sorted({price.read.isoformat() for price in PRICES.values()})
+
+
+def test_the_models_and_lengths_are_those_of_the_vendors_modules() -> None:
+    text = text_of(PROVIDERS)
+    rows = re.findall(r"^\| `(embed-[\w.-]+)`[^|]* \| ([\d, ]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert {model: tuple(map(int, lengths.split(", "))) for model, lengths, _ in rows} == DIMENSIONS
+    for model, _, tokens in rows:
+        assert int(tokens.replace(",", "")) == CohereProvider("key", model=model).max_input_tokens
+    (known,) = re.findall(r"length of the vectors is known for (.*?) by these names", text, re.DOTALL)
+    assert re.findall(r"`([\w-]+)`", known) == list(OTHER_DIMENSIONS)
+    assert f"{OTHER_MAX_TEXTS} texts or {OTHER_MAX_REQUEST_TOKENS:,} tokens" in text
+
+
+def test_the_settings_of_each_server_make_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = [script for script in fences(PROVIDERS, "bash") if "OPENAI_BASE_URL" in script]
+    assert len(scripts) == 5
+    for script in scripts:
+        with monkeypatch.context() as environment:
+            for name, value in re.findall(r"^export (\w+)=(.*)$", script, re.MULTILINE):
+                environment.setenv(name, value)
+            space = select_providers(load_settings()).chosen.space
+        assert (space.provider, bool(space.variant)) == ("openai", True), script
+
+
 # examples/
 
 
 def test_there_are_examples() -> None:
-    assert [path.name for path in EXAMPLES] == ["mcp_client.py", "search_from_python.py"]
+    assert [path.name for path in EXAMPLES] == ["mcp_client.py", "older_names.py", "search_from_python.py"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
@@ -399,8 +436,14 @@ def test_an_example_is_short_and_says_what_it_is(example: Path) -> None:
             "Always add a database column as nullable first, fill it in batches, and only then make it",
             True,
         ),
+        ("older_names.py", "local embeds with all-MiniLM-L6-v2, 384 numbers a text", True),
     ],
-    ids=["search, data folder of its own", "search, data folder given", "client, data folder given"],
+    ids=[
+        "search, data folder of its own",
+        "search, data folder given",
+        "client, data folder given",
+        "older names, data folder given",
+    ],
 )
 def test_an_example_runs_in_an_empty_environment(name: str, expected: str, with_data_dir: bool, tmp_path: Path) -> None:
     home, work, data = (tmp_path / folder for folder in ("home", "work", "data"))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -49,6 +51,34 @@ def test_opening_makes_the_folder_and_the_present_schema_in_wal_mode(path: Path)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
         assert first_problem(connection) == ""
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights than modes")
+def test_only_its_user_can_read_what_is_created(path: Path) -> None:
+    open_file(path, [])
+    with closing(connect(path)) as connection, transaction(connection):
+        connection.execute("INSERT INTO notes VALUES ('a', 'private')")
+        modes = {part.name: mode_of(part) for part in path.parent.glob("store.db*") if part.suffix != ".lock"}
+    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
+    assert mode_of(path.parent) == 0o700
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights than modes")
+@pytest.mark.parametrize("mode", [0o640, 0o666])
+def test_modes_that_somebody_chose_stay(path: Path, mode: int) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o755)
+    path.touch()
+    path.chmod(mode)
+    open_file(path, [])
+    assert (mode_of(path), mode_of(path.parent)) == (mode, 0o755)
+    path.write_bytes(b"no database " * 1000)
+    assert open_file(path, []) is True
+    assert (mode_of(path), version_of(path)) == (mode, len(MIGRATIONS))
 
 
 def test_opening_again_changes_nothing(path: Path) -> None:
