@@ -25,6 +25,12 @@ FAULTY_SHARE = 0.2
 """Failures among the recent requests from which fewer are sent at once."""
 SLOWER = 0.8
 """What is left of a rate that a vendor without rate headers has refused."""
+FASTER = 1.01
+"""What an answer makes of such a rate, up to what it was: the refusal may have had another cause."""
+SLOWEST = 0.1
+"""The least that refusals leave of it."""
+SMALLEST_S = 1.0
+"""Seconds of its rate that a bucket holds at least."""
 _RECENT = 20
 
 
@@ -50,6 +56,8 @@ class Bucket:
         self.per_minute = per_minute
         self.capacity = per_minute
         self._level = per_minute
+        self._most_per_minute = per_minute
+        self._full_since_refusal = True
         self._clock = clock
         self._seen = clock()
 
@@ -59,6 +67,7 @@ class Bucket:
         now = self._clock()
         self._level = min(self.capacity, self._level + (now - self._seen) * self.per_minute / 60)
         self._seen = now
+        self._full_since_refusal = self._full_since_refusal or self._level >= self.capacity
         return self._level
 
     def wait_s(self, units: float) -> float:
@@ -83,13 +92,27 @@ class Bucket:
         self._level = state.remaining - not_counted_yet
         self._seen = self._clock()
 
-    def empty(self) -> None:
-        """A refusal says that nothing is left, whatever was thought."""
-        self._level = min(self.level, 0.0)
+    def refused(self, units: float, retry_after_s: float | None) -> None:
+        """A refusal says that nothing is left, whatever was thought, or how long the rest of `units` takes to come."""
+        left = 0.0 if retry_after_s is None else max(0.0, units - retry_after_s * self.per_minute / 60)
+        self._level = min(self.level, left)
+        self._full_since_refusal = False
 
-    def slow_down(self) -> None:
-        """A refusal came although there was room: the limit is lower than was thought."""
-        self.per_minute *= SLOWER
+    def overrated(self) -> None:
+        """A refusal came although there was room: the bucket holds less, or fills more slowly, than was thought.
+
+        A level counted from a full bucket is wrong where it holds less; one counted from an empty bucket is not.
+        """
+        smallest = self.per_minute / 60 * SMALLEST_S
+        if self._full_since_refusal and self.capacity > 2 * smallest:
+            self.capacity = max(smallest, self.capacity - self.level)
+        else:
+            self.per_minute = max(self.per_minute * SLOWER, self._most_per_minute * SLOWEST)
+
+    def speed_up(self) -> None:
+        """An answer came: what refusals took away comes back little by little."""
+        self.per_minute = min(self.per_minute * FASTER, self._most_per_minute)
+        self.capacity = min(self.capacity * FASTER, self._most_per_minute)
 
 
 class Pace:
@@ -128,15 +151,21 @@ class Pace:
         return None if self._tokens is None else max(1, int(self._tokens.capacity / 8))
 
     @asynccontextmanager
-    async def admitted(self, tokens: int, inputs: int) -> AsyncIterator[None]:
-        """Wait for a place and for the limits, first come, first served; hold the place inside the block."""
+    async def admitted(self, tokens: int | Callable[[], int], inputs: int) -> AsyncIterator[None]:
+        """Wait for a place and for the limits, first come, first served; hold the place inside the block.
+
+        Args:
+            tokens: What the request takes, or what says so: answers that come while it waits correct the estimate.
+            inputs: Texts of the request.
+        """
+        count = tokens if callable(tokens) else lambda: tokens
         async with self._turn:
             while self.in_flight >= max(1, int(self.window)):
                 self._freed = anyio.Event()
                 await self._freed.wait()
-            while (wait_s := self._wait_s(tokens, inputs)) > 0:  # noqa: ASYNC110 - time passes, no event is set
+            while (wait_s := self._wait_s(count(), inputs)) > 0:  # noqa: ASYNC110 - time passes, no event is set
                 await anyio.sleep(wait_s)
-            self.note_sent(tokens, inputs)
+            self.note_sent(count(), inputs)
             self.in_flight += 1
         try:
             yield
@@ -155,19 +184,21 @@ class Pace:
         """A request succeeded; what its headers say of the limits is followed."""
         self._outcomes.append(True)
         self.window = min(WIDEST_WINDOW, self.window + (1.0 if self._growing_fast else 1 / self.window))
+        if self._inputs is not None:
+            self._inputs.speed_up()
         young = self._sent_lately()
         self._requests = self._corrected(self._requests, requests, len(young), fixed=self._fixed[0])
         self._tokens = self._corrected(self._tokens, tokens, sum(young), fixed=self._fixed[1])
 
-    def refused(self, retry_after_s: float | None) -> None:
-        """The vendor refused a request for its rate."""
+    def refused(self, retry_after_s: float | None, tokens: int = 0, inputs: int = 0) -> None:
+        """The vendor refused a request of so many units for its rate."""
         now = self._clock()
         explained = any(bucket is not None and bucket.level <= 0 for bucket in (self._requests, self._tokens))
         if self._inputs is not None and self._inputs.level > 0 and now - self._cut_at >= 1.0:
-            self._inputs.slow_down()
-        for bucket in (self._requests, self._tokens, self._inputs):
+            self._inputs.overrated()
+        for bucket, units in ((self._requests, 1), (self._tokens, tokens), (self._inputs, inputs)):
             if bucket is not None:
-                bucket.empty()
+                bucket.refused(units, retry_after_s)
         self._pause_until = max(self._pause_until, now + (retry_after_s or 0.0))
         self._growing_fast = False
         if not explained:

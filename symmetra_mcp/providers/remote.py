@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -71,8 +72,10 @@ SHORTEST_TIMEOUT_S = 1.5
 """What a first try of a query waits at least."""
 SHORTEST_HEAD = 64
 """Characters from which a text that is refused as too long is not cut again."""
-LEARNING_RATE = 0.2
-"""How fast the vendor's count of tokens corrects the estimate."""
+MEMORY = 0.8
+"""What an older answer weighs beside the next, where the vendor's count of tokens corrects the estimate."""
+LEAST_LEARNT, MOST_LEARNT = 0.5, 4.0
+"""How far it may correct it: there are servers that count 1 for every text."""
 _LENGTH_TOLERANCE = 0.01
 """How far from 1 the length of a vendor's unit vector may be: Cohere's are off by 0.0003, text in a wrong
 encoding or a mixed-up row by far more."""
@@ -204,7 +207,7 @@ class RemoteProvider(EmbeddingProvider):
         self._random = random or Random()
         self._connection: RunVar[_Connection | None] = RunVar(f"symmetra_mcp.providers.remote.{next(_numbers)}")
         self._opening = RunVar[anyio.Lock](f"symmetra_mcp.providers.remote.opening.{next(_numbers)}")
-        self._tokens_per_estimate = 1.0
+        self._tokens_billed = self._tokens_estimated = 0.0
         self._retries_left = RETRY_ALLOWANCE
         self._usual_s: float | None = None
         self._deviation_s = 0.0
@@ -392,8 +395,9 @@ class RemoteProvider(EmbeddingProvider):
 
     async def _once(self, texts: Sequence[str], input_type: InputType, timeout_s: float, *, patient: bool) -> Vectors:
         connection = await self._connected()
-        tokens = self._estimate(texts)
-        async with self._gate(connection.pace, tokens, len(texts), patient=patient):
+        size = sum(map(estimate_model_tokens, texts))
+        async with self._gate(connection.pace, size, len(texts), patient=patient):
+            tokens = self._corrected(size)
             reservation = None if self._meter is None else await self._meter.reserve(input_type, len(texts), tokens)
             began = time.perf_counter()
             try:
@@ -405,11 +409,11 @@ class RemoteProvider(EmbeddingProvider):
                 self._count_failure(connection.pace, error)
                 raise error from None
             except ProviderError as exc:
-                self._count_failure(connection.pace, exc)
+                self._count_failure(connection.pace, exc, tokens, len(texts))
                 if self._meter is not None and not isinstance(exc, InvalidEmbeddingError | ProviderUnavailableError):
                     await self._meter.cancel(reservation)  # refused, so not billed; else it may have been
                 raise
-            self._count_success(connection.pace, reply, tokens)
+            self._count_success(connection.pace, reply, size)
             if len(texts) == 1:
                 self._note_duration(time.perf_counter() - began)
             _billed.get()[0] += tokens if reply.tokens is None else reply.tokens
@@ -418,10 +422,10 @@ class RemoteProvider(EmbeddingProvider):
             return vectors
 
     @asynccontextmanager
-    async def _gate(self, pace: Pace, tokens: int, texts: int, *, patient: bool) -> AsyncIterator[None]:
+    async def _gate(self, pace: Pace, size: int, texts: int, *, patient: bool) -> AsyncIterator[None]:
         """Wait for the pace and for a provider that is down; without patience, be counted or refused at once."""
         if patient:
-            async with pace.admitted(tokens, texts):
+            async with pace.admitted(partial(self._corrected, size), texts):
                 tries = await self._may_go()
                 try:
                     yield
@@ -432,7 +436,7 @@ class RemoteProvider(EmbeddingProvider):
         tries = self.breaker.state != "closed"
         if not self.breaker.allows():
             raise self._left_alone()
-        pace.note_sent(tokens, texts)
+        pace.note_sent(self._corrected(size), texts)
         try:
             yield
         finally:
@@ -470,22 +474,22 @@ class RemoteProvider(EmbeddingProvider):
             checked(vectors, texts, self.space)
         return np.asarray(vectors / lengths[:, None], np.float32)
 
-    def _count_failure(self, pace: Pace, error: ProviderError) -> None:
+    def _count_failure(self, pace: Pace, error: ProviderError, tokens: int = 0, texts: int = 0) -> None:
         if isinstance(error, InputRefusedError):
             return  # the text's fault, not the provider's
         if isinstance(error, RateLimitError) and not isinstance(error, QuotaExceededError):
-            pace.refused(error.retry_after_s)
+            pace.refused(error.retry_after_s, tokens, texts)
             return  # busy, not down
         pace.failed()
         self.breaker.failed(error)
 
-    def _count_success(self, pace: Pace, reply: Reply, estimate: int) -> None:
+    def _count_success(self, pace: Pace, reply: Reply, size: int) -> None:
         self.breaker.succeeded()
         pace.answered(reply.request_rate, reply.token_rate)
         self._retries_left = min(RETRY_ALLOWANCE, self._retries_left + RETRIES_PER_SUCCESS)
-        if reply.tokens:
-            actual = reply.tokens * self._tokens_per_estimate / estimate
-            self._tokens_per_estimate += LEARNING_RATE * (actual - self._tokens_per_estimate)
+        if reply.tokens:  # sums, so that a batch says more than a query of three words
+            self._tokens_billed = self._tokens_billed * MEMORY + reply.tokens
+            self._tokens_estimated = self._tokens_estimated * MEMORY + size
 
     def _note_duration(self, took_s: float) -> None:
         """Follow how long answers take, as TCP follows its round trips."""
@@ -507,7 +511,12 @@ class RemoteProvider(EmbeddingProvider):
         return self._random.random() * min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0**attempt)
 
     def _estimate(self, texts: Sequence[str]) -> int:
-        return max(1, int(sum(map(estimate_model_tokens, texts)) * self._tokens_per_estimate))
+        return self._corrected(sum(map(estimate_model_tokens, texts)))
+
+    def _corrected(self, size: int) -> int:
+        """An estimate of tokens by what the vendor counted for those of other texts."""
+        learnt = self._tokens_billed / self._tokens_estimated if self._tokens_estimated else 1.0
+        return max(1, int(size * min(MOST_LEARNT, max(LEAST_LEARNT, learnt))))
 
     def _sendable(self, text: str) -> str:
         """A text that a vendor takes: valid Unicode, not blank, not longer than the model reads."""

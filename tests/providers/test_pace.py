@@ -177,8 +177,40 @@ def test_a_limit_that_the_user_set_is_not_raised_by_the_vendors(clock: Clock) ->
     assert pace._wait_s(100, 1) == pytest.approx(10)
 
 
-def test_a_vendor_that_refuses_without_figures_is_asked_more_slowly(clock: Clock) -> None:
+def test_a_first_refusal_without_figures_says_that_the_vendors_bucket_is_smaller(clock: Clock) -> None:
     pace = Pace(inputs_per_minute=2000, clock=clock)
+    for _ in range(4):
+        pace.note_sent(10, 96)
+    pace.refused(None)
+    assert pace._wait_s(10, 96) == pytest.approx(96 * 60 / 2000)  # at the rate that was set
+    clock.now += 3600
+    assert pace._inputs is not None
+    assert pace._inputs.level == pytest.approx(4 * 96)
+
+
+def test_a_vendor_that_refuses_what_flowed_in_since_its_last_refusal_is_asked_more_slowly(clock: Clock) -> None:
+    pace = Pace(inputs_per_minute=2000, clock=clock)
+    for _ in range(4):
+        pace.note_sent(10, 96)
+    pace.refused(None)
+    clock.now += 6
     pace.note_sent(10, 96)
     pace.refused(None)
     assert pace._wait_s(10, 96) == pytest.approx(96 * 60 / 1600)
+    for _ in range(30):
+        pace.answered(None, None)
+    assert pace._wait_s(10, 96) == pytest.approx(96 * 60 / 2000)
+
+
+def test_a_refusal_with_a_figure_is_followed_to_the_second(clock: Clock) -> None:
+    pace = Pace(tokens_per_minute=60_000, clock=clock)
+    pace.note_sent(10_000, 1)
+    pace.refused(3.0, 10_000, 1)
+    assert pace._wait_s(10_000, 1) == pytest.approx(3.0)
+
+
+async def test_a_waiting_request_is_measured_when_it_goes_out(clock: Clock) -> None:
+    pace = Pace(tokens_per_minute=6000, clock=clock)
+    pace.note_sent(6000, 1)
+    async with pace.admitted(lambda: 100 if clock.now == 0 else 300, 1):
+        assert clock.now == pytest.approx(3.0)
