@@ -546,6 +546,7 @@ async def test_flipped_bits_anywhere_in_the_file_give_no_error_and_no_wrong_vect
     assert 0 < found < 150 * len(wanted)  # damage did some harm, and what it left was used
 
 
+@pytest.mark.slow
 async def test_a_wrong_byte_in_the_header_gives_no_error_and_no_wrong_vector(path: Path) -> None:
     wanted = keys(3)
     await stored(path, wanted)
@@ -633,6 +634,7 @@ async def test_a_file_that_another_process_replaced_is_not_deleted(path: Path) -
     await cache.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dimensions", "cap"), [(64, 400_000), (384, 400_000), (3072, 2_000_000)])
 async def test_the_cap_holds_after_many_writes(path: Path, dimensions: int, cap: int) -> None:
     cache = VectorCache(path, max_bytes=cap)
@@ -792,6 +794,7 @@ asyncio.run(main())
     await cache.aclose()
 
 
+@pytest.mark.slow
 def test_processes_that_write_and_evict_at_once_keep_the_file_sound(path: Path) -> None:
     body = """
 cache_module.PAUSE_S = 0.0
