@@ -42,6 +42,7 @@ class CircuitBreaker:
         self._in_a_row = 0
         self._pause_s = FIRST_PAUSE_S
         self._open_until = 0.0
+        self._opened_at: float | None = None
         self._trying_since: float | None = None
         self.cause: ProviderError | None = None
 
@@ -56,6 +57,11 @@ class CircuitBreaker:
     def pause_left_s(self) -> float:
         """Seconds until a call may try again; 0 when one may now."""
         return max(0.0, self._open_until - self._clock()) if self.cause is not None else 0.0
+
+    @property
+    def down_s(self) -> float:
+        """Seconds since it opened; 0 while it is closed."""
+        return 0.0 if self._opened_at is None else self._clock() - self._opened_at
 
     def allows(self) -> bool:
         """Whether a call may go out now; a `True` while half open makes it the one that tries."""
@@ -72,7 +78,7 @@ class CircuitBreaker:
             self._recent.clear()
         self._recent.append(True)
         self._in_a_row, self._pause_s = 0, FIRST_PAUSE_S
-        self.cause = self._trying_since = None
+        self.cause = self._trying_since = self._opened_at = None
 
     def failed(self, error: ProviderError) -> None:
         """A call failed for a reason that lies with the provider, not with what was sent."""
@@ -104,6 +110,8 @@ class CircuitBreaker:
         return failures >= MIN_FAILURES and failures >= FAILURE_SHARE * len(self._recent)
 
     def _open(self, cause: ProviderError, pause_s: float) -> None:
+        if self._opened_at is None:
+            self._opened_at = self._clock()
         self.cause = cause
         self._open_until = self._clock() + pause_s
         self._trying_since = None

@@ -63,6 +63,9 @@ FIRST_BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 8.0
 LONGEST_WAIT_S = 120.0
 """A vendor that asks for a longer wait is told to the user instead of waited for."""
+LONGEST_OUTAGE_S = 45.0
+"""How long batches wait for a provider that is down, the next pause included: clients give a tool call a minute, and a
+run that ends is resumed by the next."""
 RETRY_ALLOWANCE = 10.0
 RETRIES_PER_SUCCESS = 0.1
 """Retries are at most a tenth of the requests, and ten: a vendor in trouble is not asked twice as often."""
@@ -449,7 +452,10 @@ class RemoteProvider(EmbeddingProvider):
             tries = self.breaker.state != "closed"
             if self.breaker.allows():
                 return tries
-            if isinstance(self.breaker.cause, ProviderAuthError | QuotaExceededError):
+            hopeless = isinstance(self.breaker.cause, ProviderAuthError | QuotaExceededError)
+            # While another call tries, the state is half open: its answer decides, however long the outage was.
+            lasts = self.breaker.down_s + self.breaker.pause_left_s > LONGEST_OUTAGE_S
+            if hopeless or (lasts and self.breaker.state == "open"):
                 raise self._left_alone()
             await anyio.sleep(max(self.breaker.pause_left_s, SHORTEST_ATTEMPT_S))
 

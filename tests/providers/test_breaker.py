@@ -116,3 +116,15 @@ def test_a_try_without_a_verdict_holds_others_up_for_a_while_only(breaker: Circu
     assert breaker.allows()
     clock.now += LONGEST_PAUSE_S
     assert breaker.allows()
+
+
+def test_it_knows_how_long_the_outage_has_lasted(breaker: CircuitBreaker, clock: Clock) -> None:
+    assert breaker.down_s == 0
+    opened(breaker)
+    for _ in range(4):
+        clock.now += breaker.pause_left_s
+        assert breaker.allows()
+        breaker.failed(DOWN)
+    assert breaker.down_s == FIRST_PAUSE_S * (1 + 2 + 4 + 8)
+    breaker.succeeded()
+    assert breaker.down_s == 0
