@@ -69,7 +69,7 @@ class Upkeep:
         changed = await self.app.keep_in_step()
         if self.app.take_refilled() or changed:
             self._want()
-        if self._patient_until is None:
+        if self._patient_until is None or not self.app.providers.chosen.is_remote:
             self._patient_until = anyio.current_time() + PATIENCE_S
         with anyio.move_on_at(self._patient_until):
             await self._idle.wait()
@@ -77,7 +77,7 @@ class Upkeep:
     def _want(self) -> None:
         if self._idle.is_set():
             self._idle = anyio.Event()
-            self._patient_until = None  # one wait for each change: a vendor that is down delays no later search
+            self._patient_until = None  # a vendor is waited for once for each change: it may be down for long
         self._wanted.set()
 
     async def _tell_notice(self) -> None:

@@ -84,8 +84,11 @@ async def test_the_backup_is_kept_beside_a_vendors_space_even_while_the_vendor_i
         assert await upkeep.app.store.active_space() == vendor.space
 
 
-async def test_a_search_waits_for_a_change_once(project: Path) -> None:
-    provider = FakeProvider("vendor")
+async def test_a_search_waits_once_for_a_vendor_that_does_not_embed_a_change(project: Path) -> None:
+    class Remote(FakeProvider):
+        is_remote = True
+
+    provider = Remote("vendor")
     async with running(project, ProviderChoice(provider)) as upkeep:
         await becomes({"vendor": 0}, lambda: missing(upkeep))
         upkeep._idle = anyio.Event()  # as while a vendor is waited for that does not answer

@@ -118,7 +118,8 @@ def test_ten_servers_two_imports_and_a_prune_at_once_lose_and_double_nothing(pro
 
     assert problems == []
     assert searches > 5 * SERVERS
-    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 3
+    told = [line for one in done for line in one.stderr.splitlines() if not line.startswith("Embedding rules: ")]
+    assert ([one.returncode for one in done], told) == ([0, 0, 0], [])
     assert [server.exit_code for server in servers] == [0] * SERVERS
     assert [server.stderr for server in servers] == [""] * SERVERS
     counts = product.count_rules()
