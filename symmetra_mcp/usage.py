@@ -13,23 +13,17 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar, cast
-from uuid import uuid4
-
-from filelock import FileLock, Timeout
 
 from symmetra_mcp.errors import SpendingLimitError
-from symmetra_mcp.stores.sqlite_file import first_problem, inode_of, transaction
 from symmetra_mcp.types import InputType
+from symmetra_mcp.usage_file import Counts, Key, UnusableError, UsageFile, add_all, all_counts, picodollars_of
 
 FILE_NAME = "usage.db"
-BUSY_TIMEOUT_S = 5.0
-"""How long to wait for another process; its transactions last less than a millisecond."""
 REST_S = 30.0
 """How long the file is left alone after it could not be written, as a search should not wait for it each time."""
 MOST_TOKENS = 100_000_000
@@ -37,31 +31,6 @@ MOST_TOKENS = 100_000_000
 HIGHEST_PRICE = 10_000.0
 """US dollars for a million tokens beyond which a price is taken for a mistake."""
 PICODOLLARS = 10**12
-
-_VERSION = 1
-_SCHEMA = (
-    "CREATE TABLE file (file_id TEXT NOT NULL) STRICT",
-    """
-    CREATE TABLE usage (
-        month TEXT NOT NULL,
-        provider TEXT NOT NULL,
-        model TEXT NOT NULL,
-        purpose TEXT NOT NULL,
-        requests INTEGER NOT NULL DEFAULT 0,
-        texts INTEGER NOT NULL DEFAULT 0,
-        tokens INTEGER NOT NULL DEFAULT 0,
-        picodollars INTEGER NOT NULL DEFAULT 0,
-        tokens_unpriced INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (month, provider, model, purpose)
-    ) STRICT, WITHOUT ROWID
-    """,
-)
-_PRIMARY_CODE = 0xFF
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
-"""`SQLITE_ERROR` too: our few statements are right, so that the tables they speak of must be missing or others."""
-
-_Key = tuple[str, str, str, InputType]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,26 +69,6 @@ class UsageTotals:
     tokens: int
     cost_usd: float
     tokens_unpriced: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Columns of the table, or changes to them."""
-
-    requests: int = 0
-    texts: int = 0
-    tokens: int = 0
-    picodollars: int = 0
-    tokens_unpriced: int = 0
-
-    def __add__(self, other: _Counts) -> _Counts:
-        return _Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-    def __sub__(self, other: _Counts) -> _Counts:
-        return _Counts(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-
-_COLUMNS = tuple(field.name for field in fields(_Counts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +111,10 @@ class UsageLog:
             path: The file, usually `FILE_NAME` in the data folder; made with its folder when first needed.
             clock: The present time, with its time zone: decides the month.
         """
-        self._file = _UsageFile(path)
+        self._file = UsageFile(path)
         self._clock = clock
         self._lock = threading.Lock()
-        self._waiting: dict[_Key, _Counts] = {}
+        self._waiting: dict[Key, Counts] = {}
         self._problem = ""
         self._rest_until = -math.inf
 
@@ -214,7 +163,7 @@ class UsageLog:
                 lambda _: _counts_of(request, tokens),
                 check=lambda connection: _check_limit(connection, request, limit_usd),
             )
-        except _UnusableError as exc:
+        except UnusableError as exc:
             raise self._refused(request, limit_usd, _not_countable(exc, limit_usd)) from exc
         return replace(request, file_id=file_id)
 
@@ -230,7 +179,7 @@ class UsageLog:
 
     def cancel(self, reservation: Reservation) -> None:
         """Count nothing: the request was not billed."""
-        self._correct(reservation, _Counts())
+        self._correct(reservation, Counts())
 
     def month_totals(self, month: str | None = None) -> list[UsageRow]:
         """Usage of a month by provider, model and purpose.
@@ -254,25 +203,25 @@ class UsageLog:
         """Close the file, after a last try to write what waits in memory. Safe to call twice."""
         with self._lock:
             if self._waiting:
-                with suppress(_UnusableError):
-                    self._file.write(lambda connection, _: _add_all(connection, self._waiting))
+                with suppress(UnusableError):
+                    self._file.write(lambda connection, _: add_all(connection, self._waiting))
                     self._waiting.clear()
             self._file.close()
 
     def _month(self) -> str:
         return self._clock().astimezone(UTC).strftime("%Y-%m")
 
-    def _correct(self, reservation: Reservation, billed: _Counts) -> None:
+    def _correct(self, reservation: Reservation, billed: Counts) -> None:
         """Make what is counted for a reservation `billed`, also in a file that was begun after it."""
 
-        def change(file_id: str) -> _Counts:
+        def change(file_id: str) -> Counts:
             replaced = bool(file_id and reservation.file_id) and file_id != reservation.file_id
             return billed if replaced else billed - _counts_of(reservation, reservation.tokens)
 
         self._add(_key_of(reservation), change)
 
     def _add(
-        self, key: _Key, change: Callable[[str], _Counts], *, check: Callable[[sqlite3.Connection], None] | None = None
+        self, key: Key, change: Callable[[str], Counts], *, check: Callable[[sqlite3.Connection], None] | None = None
     ) -> str:
         """Add to the file, with all that waits for it, or without `check` to what waits.
 
@@ -285,21 +234,21 @@ class UsageLog:
             The id of the file, or an empty string for memory.
 
         Raises:
-            _UnusableError: The file can't be written, and there is a `check`.
+            UnusableError: The file can't be written, and there is a `check`.
         """
 
         def write(connection: sqlite3.Connection, file_id: str) -> str:
-            _add_all(connection, self._waiting)
+            add_all(connection, self._waiting)
             if check is not None:
                 check(connection)
-            _add_all(connection, {key: change(file_id)})
+            add_all(connection, {key: change(file_id)})
             return file_id
 
         with self._lock:
             if check is not None or time.monotonic() >= self._rest_until:
                 try:
                     file_id = self._file.write(write)
-                except _UnusableError as exc:
+                except UnusableError as exc:
                     self._note(exc)
                     if check is not None:
                         raise
@@ -307,22 +256,22 @@ class UsageLog:
                     self._waiting.clear()
                     self._problem, self._rest_until = "", -math.inf
                     return file_id
-            self._waiting[key] = self._waiting.get(key, _Counts()) + change("")
+            self._waiting[key] = self._waiting.get(key, Counts()) + change("")
             return ""
 
-    def _counts(self) -> dict[_Key, _Counts]:
+    def _counts(self) -> dict[Key, Counts]:
         """Everything counted, rows of nothing left out."""
         with self._lock:
             try:
-                counts = self._file.read(_all_counts) or {}
-            except _UnusableError as exc:
+                counts = self._file.read(all_counts) or {}
+            except UnusableError as exc:
                 self._note(exc)
                 counts = {}
             for key, waiting in self._waiting.items():
-                counts[key] = counts.get(key, _Counts()) + waiting
+                counts[key] = counts.get(key, Counts()) + waiting
         return {key: found for key, found in counts.items() if found.requests > 0}
 
-    def _note(self, exc: _UnusableError) -> None:
+    def _note(self, exc: UnusableError) -> None:
         self._problem = f"{exc}. Until then this process counts in memory alone, and loses the count when it ends"
         self._rest_until = time.monotonic() + REST_S
 
@@ -344,178 +293,13 @@ def summary(rows: Sequence[UsageRow]) -> UsageTotals:
     )
 
 
-class _UnusableError(Exception):
-    """The file can't be read or written now; the message says why and what to do."""
-
-
-class _UsageFile:
-    """The database. Its user holds a lock around every call.
-
-    Another process may set the file aside at any time, which leaves this one with a connection to a file of another
-    name: so the file is looked up again before each use.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._inode = 0
-        self._file_id = ""
-        self.notice = ""
-
-    def read(self, action: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Run `action`, or return `None` where there is no file.
-
-        Raises:
-            _UnusableError: The file can't be read.
-        """
-        with self._explained():
-            if not self._path.exists():
-                return None
-            return self._again_if_damaged(lambda: action(self._opened()))
-
-    def write(self, action: Callable[[sqlite3.Connection, str], _T]) -> _T:
-        """Run `action` with the file's id in one transaction, which no other process's can come between.
-
-        Raises:
-            _UnusableError: The file can't be written; nothing of the action was.
-        """
-
-        def run() -> _T:
-            connection = self._opened()
-            with transaction(connection):
-                return action(connection, self._file_id)
-
-        with self._explained():
-            return self._again_if_damaged(run)
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _again_if_damaged(self, run: Callable[[], _T]) -> _T:
-        try:
-            return run()
-        except sqlite3.Error as exc:
-            if not _is_damage(exc):
-                raise
-            self.close()  # opening checks the file, and sets it aside
-            return run()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError, NotImplementedError) as exc:  # the last: a file system without locks
-            self.close()  # a failed COMMIT can leave its transaction open
-            raise _UnusableError(_explanation(self._path, exc)) from exc
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is not None and inode_of(self._path) == self._inode:
-            return self._connection
-        self.close()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=BUSY_TIMEOUT_S, thread_local=False)
-        with lock:
-            try:
-                self._connection, self._file_id = _prepared(self._path)
-            except sqlite3.Error as exc:
-                if not _is_damage(exc):
-                    raise
-                self.notice = _set_aside(self._path, exc)
-                self._connection, self._file_id = _prepared(self._path)
-            self._inode = inode_of(self._path)
-        return self._connection
-
-
-def _prepared(path: Path) -> tuple[sqlite3.Connection, str]:
-    """Open the file, make its tables where it is new, and check it where it is not; with its id."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")  # with WAL: a killed process loses nothing
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version > _VERSION:
-            raise OSError(f"it has schema {version}, and a newer version of symmetra-mcp made it")
-        if version == 0:
-            with transaction(connection):
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute("INSERT INTO file (file_id) VALUES (?)", (uuid4().hex,))
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-        problem = first_problem(connection)
-        found = connection.execute("SELECT file_id FROM file").fetchone()
-        connection.execute(f"SELECT month, provider, model, purpose, {', '.join(_COLUMNS)} FROM usage LIMIT 0")
-        if problem or found is None:
-            raise _damaged(problem or "it has no id")
-        return connection, str(found[0])
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _damaged(problem: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(problem)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
-
-
-def _is_damage(exc: sqlite3.Error) -> bool:
-    return _code(exc) in _DAMAGED
-
-
-def _code(exc: Exception) -> int:
-    return int(getattr(exc, "sqlite_errorcode", 0)) & _PRIMARY_CODE
-
-
-def _set_aside(path: Path, problem: Exception) -> str:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    kept = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.replace(kept.with_name(kept.name + suffix))
-    return (
-        f"the usage log {str(path)!r} was damaged ({problem}): it was set aside as {str(kept)!r} and a new one begun. "
-        "What was spent before is not counted any more, and a spending limit starts at 0"
-    )
-
-
-def _explanation(path: Path, exc: Exception) -> str:
-    problem = str(exc)
-    if _code(exc) == sqlite3.SQLITE_FULL:
-        problem = "the disk is full"
-    elif isinstance(exc, Timeout) or _code(exc) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        problem = f"another process has held it for {BUSY_TIMEOUT_S:.0f} seconds"
-    return (
-        f"usage can't be counted in {str(path)!r}: {problem}. Free or repair it, or set `SYMMETRA_DATA_DIR` to a "
-        "folder that can be written"
-    )
-
-
-def _add_all(connection: sqlite3.Connection, changes: Mapping[_Key, _Counts]) -> None:
-    for key, change in changes.items():
-        connection.execute("INSERT OR IGNORE INTO usage (month, provider, model, purpose) VALUES (?, ?, ?, ?)", key)
-        connection.execute(
-            f"UPDATE usage SET {', '.join(f'{column} = {column} + ?' for column in _COLUMNS)} "
-            "WHERE (month, provider, model, purpose) = (?, ?, ?, ?)",
-            (*astuple(change), *key),
-        )
-
-
-def _all_counts(connection: sqlite3.Connection) -> dict[_Key, _Counts]:
-    rows = connection.execute(f"SELECT month, provider, model, purpose, {', '.join(_COLUMNS)} FROM usage").fetchall()
-    return {cast(_Key, row[:4]): _Counts(*row[4:]) for row in rows}
-
-
 def _check_limit(connection: sqlite3.Connection, request: Reservation, limit_usd: float) -> None:
     """Compare the month's cost with the limit, inside the transaction that adds to it.
 
     Raises:
         SpendingLimitError: With this request it would pass the limit.
     """
-    query = "SELECT coalesce(sum(picodollars), 0) FROM usage WHERE month = ?"
-    spent = int(connection.execute(query, (request.month,)).fetchone()[0])
+    spent = picodollars_of(connection, request.month)
     cost = _counts_of(request, request.tokens).picodollars
     limit = round(limit_usd * PICODOLLARS) if math.isfinite(limit_usd) else limit_usd
     if cost == 0 or spent + cost <= limit:  # what costs nothing can't pass a limit, not even one that is passed
@@ -541,7 +325,7 @@ def _price_unknown(model: str, limit_usd: float) -> str:
     )
 
 
-def _not_countable(problem: _UnusableError, limit_usd: float) -> str:
+def _not_countable(problem: UnusableError, limit_usd: float) -> str:
     return (
         f"the spending limit of {_dollars(limit_usd)} can't be kept, so nothing is sent: {problem}. Or unset "
         "`SYMMETRA_SPENDING_LIMIT`, or set `SYMMETRA_EMBEDDING_BACKEND=local`"
@@ -562,16 +346,16 @@ def _picodollars_per_token(price_usd_per_million: float | None) -> int | None:
     return round(price_usd_per_million * PICODOLLARS / 1_000_000)
 
 
-def _key_of(reservation: Reservation) -> _Key:
+def _key_of(reservation: Reservation) -> Key:
     return (reservation.month, reservation.provider, reservation.model, reservation.purpose)
 
 
-def _counts_of(reservation: Reservation, tokens: int) -> _Counts:
+def _counts_of(reservation: Reservation, tokens: int) -> Counts:
     if reservation.picodollars_per_token is None:
-        return _Counts(1, reservation.texts, tokens, tokens_unpriced=tokens)
-    return _Counts(1, reservation.texts, tokens, tokens * reservation.picodollars_per_token)
+        return Counts(1, reservation.texts, tokens, tokens_unpriced=tokens)
+    return Counts(1, reservation.texts, tokens, tokens * reservation.picodollars_per_token)
 
 
-def _row(key: _Key, counts: _Counts) -> UsageRow:
+def _row(key: Key, counts: Counts) -> UsageRow:
     cost_usd = counts.picodollars / PICODOLLARS
     return UsageRow(*key, counts.requests, counts.texts, counts.tokens, cost_usd, counts.tokens_unpriced)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from symmetra_mcp import usage
+from symmetra_mcp import usage, usage_file
 from symmetra_mcp.errors import SpendingLimitError
 from symmetra_mcp.usage import Reservation, UsageLog, UsageRow, UsageTotals, summary
 
@@ -498,7 +498,7 @@ def test_a_file_that_failed_is_left_alone_for_a_while(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(usage_file, "BUSY_TIMEOUT_S", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -25,9 +25,10 @@ from typing_extensions import override
 
 import symmetra_mcp
 from symmetra_mcp.errors import ProviderUnavailableError
-from symmetra_mcp.providers import cache as cache_module
+from symmetra_mcp.providers import cache_file
 from symmetra_mcp.providers.base import Embeddings
-from symmetra_mcp.providers.cache import FILE_NAME, CacheKey, CachingProvider, VectorCache, cache_key
+from symmetra_mcp.providers.cache import FILE_NAME, CachingProvider, VectorCache, cache_key
+from symmetra_mcp.providers.cache_file import CacheKey
 from symmetra_mcp.spaces import EmbeddingSpace
 from symmetra_mcp.testing import FakeProvider
 from symmetra_mcp.types import InputType
@@ -699,7 +700,7 @@ async def test_a_folder_that_cant_be_used_leaves_memory_and_says_why(blocked: Pa
 async def test_a_file_is_tried_again_after_a_pause(
     blocked: Path, monkeypatch: pytest.MonkeyPatch, *, is_over: bool
 ) -> None:
-    monkeypatch.setattr(cache_module, "PAUSE_S", 0.0 if is_over else 3600.0)
+    monkeypatch.setattr(cache_file, "PAUSE_S", 0.0 if is_over else 3600.0)
     cache = VectorCache(blocked)
     (key,) = keys(1)
     await cache.store(key, vector_of(key))
@@ -713,8 +714,8 @@ async def test_a_file_is_tried_again_after_a_pause(
 async def test_a_file_that_another_process_locks_is_left_alone_and_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "PAUSE_S", 0.0)
-    monkeypatch.setattr(cache_module, "BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(cache_file, "PAUSE_S", 0.0)
+    monkeypatch.setattr(cache_file, "BUSY_TIMEOUT_S", 0.0)
     one, other = keys(2)
     await stored(path, [one])
     cache = VectorCache(path)
@@ -735,7 +736,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 sys.path.insert(0, sys.argv[3])
 from providers.test_cache import agree, keys, vector_of
-from symmetra_mcp.providers import cache as cache_module
+from symmetra_mcp.providers import cache_file
 from symmetra_mcp.providers.cache import VectorCache
 
 path = Path(sys.argv[1])
@@ -763,7 +764,7 @@ async def main():
         await cache.store(key, vector_of(key))
     assert cache.problem == ""
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-    cache_module.PAUSE_S = 0.0
+    cache_file.PAUSE_S = 0.0
     for key in keys(200):
         await cache.store(key, vector_of(key))
         cache.remember(key, vector_of(key))
@@ -797,7 +798,7 @@ asyncio.run(main())
 @pytest.mark.slow
 def test_processes_that_write_and_evict_at_once_keep_the_file_sound(path: Path) -> None:
     body = """
-cache_module.PAUSE_S = 0.0
+cache_file.PAUSE_S = 0.0
 async def main():
     cache = VectorCache(path, max_bytes=100_000)
     for _ in range(2):

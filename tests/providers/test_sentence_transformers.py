@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from symmetra_mcp.errors import ProviderError, ProviderNotInstalledError, ProviderUnavailableError
+from symmetra_mcp.providers import model_files
 from symmetra_mcp.providers import sentence_transformers as module
 from symmetra_mcp.providers.sentence_transformers import SentenceTransformersProvider
 from symmetra_mcp.spaces import EmbeddingSpace
@@ -259,7 +260,7 @@ def test_a_file_replaced_in_place_makes_another_space(folder: Path, file: str) -
 
 
 def test_a_changed_layer_of_large_weights_makes_another_space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WHOLE_FILE_BYTES", 1024)
+    monkeypatch.setattr(model_files, "WHOLE_FILE_BYTES", 1024)
     weights = folder / "model.safetensors"
     content = bytearray(20_000_000)
     weights.write_bytes(content)
