@@ -95,7 +95,8 @@ class App:
             ConfigError: `SYMMETRA_PROJECT_DIR` does.
         """
         if not self._project_known:
-            self._project, self._project_known = project_in_hand(self.settings), True
+            self._project = project_in_hand(self.settings, shared_store=self.store.is_shared)
+            self._project_known = True
         return self._project
 
     async def aclose(self) -> None:
@@ -115,6 +116,9 @@ class App:
         async with self._opening:
             if not self._opened:
                 await self.store.open()
+            if self.store.is_shared:  # a team fills its store itself
+                self._opened = True
+                return
             filled = await self.store.get_note(_RESTORED)  # asked each time: the file may be another one by now
             if self.store.take_rebuilt() or not filled or not self._opened:
                 await self._install_starter_rules()
@@ -218,7 +222,8 @@ class App:
             raise RuleFileError(
                 f"these paths belong to several projects ({', '.join(map(str, roots))}): import them one at a time"
             )
-        return RuleFolder(roots[0], project_id or self.settings.project or project_id_of(roots[0]), tuple(absolute))
+        own_id = project_id or self.settings.project or project_id_of(roots[0], shared_store=self.store.is_shared)
+        return RuleFolder(roots[0], own_id, tuple(absolute))
 
     async def embed_missing(self, *, wait: bool = True, on_progress: ProgressCallback | None = None) -> ReembedReport:
         """Embed what has no vector yet, in the space that searches compare in.
@@ -228,6 +233,8 @@ class App:
         """
         await self.ready()
         provider = await self.providers.serving(await self.store.active_space())
+        if not self.store.may_write():  # somebody whose key may write embeds for everybody
+            return ReembedReport(provider.space, 0, 0, await self.store.count_passages())
         return await complete_space(self.store, provider, wait=wait, on_progress=on_progress)
 
     async def keep_backup(self) -> ReembedReport | None:
@@ -237,9 +244,19 @@ class App:
             What was done; `None` where no backup is kept or none is needed.
         """
         backup, active = self.providers.backup, await self.store.active_space()
-        if backup is None or active is None or active.provider == backup.space.provider:
+        if backup is None or active is None or active.provider == backup.space.provider or not self.store.may_write():
             return None
         return await complete_space(self.store, backup, wait=False, activate=False)
+
+    async def keep_copy(self) -> None:
+        """Bring the copy of a team's store in step; nothing to do for the embedded one.
+
+        Raises:
+            StoreError: The store or the copy failed.
+        """
+        await self.ready()
+        if self.store.copy_is_stale:
+            await self.store.keep_copy()
 
     async def space_notice(self) -> str:
         """That the rules are embedded in another space than the settings choose, and how to move them; else empty.
@@ -271,7 +288,7 @@ class App:
                 dry_run=dry_run,
                 on_progress=on_progress,
             )
-            if not dry_run:
+            if not dry_run and not self.store.is_shared:
                 self._record(folder)
             return report
 
@@ -343,12 +360,16 @@ class App:
         own: tuple[str, ...] = (project_id, SHARED_PROJECT) if project_id else ()
         if not own and self.project is not None:
             own = self.project.project_ids
+        # All rules of a team's store are the team's: the project in hand goes first, unless it was named.
+        limited = bool(own) and not all_projects
+        if self.store.is_shared and not project_id and not self.settings.project:
+            limited = False
         return await search(
             self.store,
             self.providers,
             replace(
                 request,
-                project_ids=(*own, STARTER_PROJECT) if own and not all_projects else (),
+                project_ids=(*own, STARTER_PROJECT) if limited else (),
                 excluded_project_ids=() if self.settings.starter_rules else (STARTER_PROJECT,),
                 preferred_project_ids=own,
                 root=request.root or (str(self.project.root) if self.project is not None else ""),
@@ -477,12 +498,12 @@ class App:
 
 
 def make_app(settings: Settings) -> App:
-    """Wire an app: the embedded store in the data folder, and the providers that the settings allow."""
+    """Wire an app: the store that the settings choose, and the providers that they allow."""
     from symmetra_mcp.metering import UsageMeter
     from symmetra_mcp.providers.cache import FILE_NAME as CACHE_FILE
     from symmetra_mcp.providers.cache import CachingProvider, VectorCache
     from symmetra_mcp.providers.select import select_providers
-    from symmetra_mcp.stores.sqlite import SqliteStore
+    from symmetra_mcp.stores.select import chosen_store
     from symmetra_mcp.usage import FILE_NAME as USAGE_FILE
     from symmetra_mcp.usage import UsageLog
 
@@ -494,7 +515,7 @@ def make_app(settings: Settings) -> App:
         return CachingProvider(provider, VectorCache(cache_file if provider.is_remote else None))
 
     providers = select_providers(settings, meter=lambda space: UsageMeter(usage_log, space, settings), wrapped=cached)
-    return App(settings, SqliteStore(settings.data_folder), providers, usage_log)
+    return App(settings, chosen_store(settings), providers, usage_log)
 
 
 @asynccontextmanager

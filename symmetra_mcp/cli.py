@@ -1,4 +1,4 @@
-"""The command line: every power of the server, for people and scripts. The one module that prints.
+"""The command line: every power of the server, for people and scripts.
 
 Answers go to stdout, progress, notices and errors to stderr. Exit code 0: it worked; 1: it failed, or nobody reads the
 answer any more; 2: wrong usage.
@@ -7,23 +7,23 @@ answer any more; 2: wrong usage.
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import anyio
 import click
 
-from symmetra_mcp import __version__
-from symmetra_mcp.app import App, open_app
-from symmetra_mcp.config import Settings, checked_project_id, load_settings
-from symmetra_mcp.errors import ConfigError, ProviderError, SymmetraError
+from symmetra_mcp import __version__, terminal
+from symmetra_mcp.app import App
+from symmetra_mcp.errors import ProviderError
+from symmetra_mcp.migrate_command import migrate
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
+from symmetra_mcp.schema_command import schema
 from symmetra_mcp.search import (
     DEFAULT_LIMIT,
     DEFAULT_MAX_TOKENS,
@@ -32,53 +32,24 @@ from symmetra_mcp.search import (
     MIN_MAX_TOKENS,
     SearchRequest,
 )
-from symmetra_mcp.text import STAGES, ProgressLines, counted, rule_text, unknown_name
-from symmetra_mcp.types import Priority, ProgressCallback, Rule, RuleKey, Stage
+from symmetra_mcp.terminal import ProjectId, examples, json_option, progress, project_option, with_app, write
+from symmetra_mcp.text import counted, rule_text, unknown_name
+from symmetra_mcp.types import Priority, Rule, RuleKey
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
     from symmetra_mcp.ingest.export import RuleFormat
     from symmetra_mcp.types import InputType
 
-T = TypeVar("T")
-
-_WHOLE_LINES = 100_000
 _PATIENCE_S = 15.0
 """How long a search on the command line waits for a vendor to embed what is new."""
 _STDIN_CHUNK = 65_536
-_TEST_QUERY = "vector database architecture"
-"""What `migrate` asks, as the older system's migration did."""
 _EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
-
-
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-class _ProjectId(click.ParamType[str]):
-    """A project's name, or where `every` is set, `*` for every project."""
-
-    name = "project"
-
-    def __init__(self, *, every: bool = False) -> None:
-        self.every = every
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return str(value) if value == "" or (self.every and value == "*") else checked_project_id(str(value))
-        except ValueError as exc:
-            self.fail(str(exc), param, ctx)
-
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_project_option = click.option("--project", "-p", type=_ProjectId(), default="", help="Project by name.")
 
 
 @click.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_examples(
+    epilog=examples(
         'symmetra-mcp search "where should embeddings be stored?"',
         "symmetra-mcp import .            # read this project's rule files",
         "symmetra-mcp                     # serve MCP over stdio, as editors start it",
@@ -100,7 +71,7 @@ def serve() -> None:
     """Serve MCP over stdio until the client closes it."""
     from symmetra_mcp.server import serve as serve_stdio
 
-    settings = _settings()
+    settings = terminal.settings()
     if sys.stdin.isatty():
         click.echo("symmetra-mcp serves MCP over stdio: a client talks to it. Ctrl-C ends it.", err=True)
     serve_stdio(settings)
@@ -111,7 +82,7 @@ def serve() -> None:
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         'symmetra-mcp search "where should embeddings be stored?"',
         'symmetra-mcp search "retry a failed payment" --file src/payments/client.py',
         "git diff | symmetra-mcp search - --limit 8 --json",
@@ -122,11 +93,11 @@ def serve() -> None:
 @click.option("--category", "-c", default="", help="Only this category.")
 @click.option("--priority", type=click.Choice(get_args(Priority)), default="low", help="This priority or higher.")
 @click.option("--tech", "-t", "tech_stacks", multiple=True, help="Only rules for this tech stack, and general ones.")
-@click.option("--project", "-p", type=_ProjectId(every=True), default="", help="Project by name; '*' for all.")
+@click.option("--project", "-p", type=ProjectId(every=True), default="", help="Project by name; '*' for all.")
 @click.option("--limit", "-n", type=click.IntRange(1, MAX_LIMIT), default=DEFAULT_LIMIT, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(MIN_MAX_TOKENS), default=DEFAULT_MAX_TOKENS, show_default=True)
 @click.option("--no-sync", is_flag=True, help="Don't read the project's rule files first.")
-@_json_option
+@json_option
 def search(
     query: str,
     file_path: str,
@@ -166,25 +137,25 @@ def search(
             _notice_unknown(await app.list_rules(), category, tech_stacks)
         answer = await app.search(request, project_id="" if every else project, all_projects=every)
         result = search_result(answer)
-        _show(result.to_dict() if as_json else search_answer(result), as_json=as_json)
+        terminal.show(result.to_dict() if as_json else search_answer(result), as_json=as_json)
 
-    _with_app(run)
+    with_app(run)
 
 
 @cli.command(
     "import",
-    epilog=_examples(
+    epilog=examples(
         "symmetra-mcp import .                       # every rule file of this project",
         "symmetra-mcp import AGENTS.md .cursor --dry-run",
         "symmetra-mcp import ~/team-rules --project shared --prune",
     ),
 )
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_project_option
+@project_option
 @click.option("--dry-run", is_flag=True, help="Show what would happen; write nothing.")
 @click.option("--prune", is_flag=True, help="Remove the rules that have left these files.")
 @click.option("--verbose", "-v", is_flag=True, help="Show every file.")
-@_json_option
+@json_option
 def import_(paths: tuple[Path, ...], project: str, dry_run: bool, prune: bool, verbose: bool, as_json: bool) -> None:
     """Read rule files: Cursor, AGENTS.md, Claude, Copilot, Windsurf, Cline, Roo, Kiro, Gemini, and our own YAML.
 
@@ -194,7 +165,7 @@ def import_(paths: tuple[Path, ...], project: str, dry_run: bool, prune: bool, v
     from symmetra_mcp.tables import import_report
 
     async def run(app: App) -> None:
-        with _progress() as on_progress:
+        with progress() as on_progress:
             result = await app.import_rules(
                 paths, project_id=project, prune=prune, dry_run=dry_run, on_progress=on_progress
             )
@@ -202,11 +173,11 @@ def import_(paths: tuple[Path, ...], project: str, dry_run: bool, prune: bool, v
         if result.embedding is not None:
             answer["embedding"] = reembed_answer(result.embedding).to_dict()
         if as_json:
-            _show(answer, as_json=True)
+            terminal.show(answer, as_json=True)
         else:
-            _show(import_report(result.report, result.embedding, verbose=verbose, paths=paths), as_json=False)
+            terminal.show(import_report(result.report, result.embedding, verbose=verbose, paths=paths), as_json=False)
 
-    _with_app(run)
+    with_app(run)
 
 
 @cli.group()
@@ -214,10 +185,10 @@ def rules() -> None:
     """List, show, export, delete and restore rules."""
 
 
-@rules.command("list", epilog=_examples("symmetra-mcp rules list --project starter --category security"))
-@_project_option
+@rules.command("list", epilog=examples("symmetra-mcp rules list --project starter --category security"))
+@project_option
 @click.option("--category", "-c", default="", help="Only this category.")
-@_json_option
+@json_option
 def list_(project: str, category: str, as_json: bool) -> None:
     """List rules."""
     from symmetra_mcp.tables import rules_table
@@ -228,30 +199,32 @@ def list_(project: str, category: str, as_json: bool) -> None:
         _notice_unknown(every, category)
         found = [rule for rule in every if not category or rule.category.casefold() == category.casefold()]
         filtered = bool(category or project)
-        _show([_summary(rule) for rule in found] if as_json else rules_table(found, filtered=filtered), as_json=as_json)
+        terminal.show(
+            [_summary(rule) for rule in found] if as_json else rules_table(found, filtered=filtered), as_json=as_json
+        )
 
-    _with_app(run)
+    with_app(run)
 
 
-@rules.command(epilog=_examples("symmetra-mcp rules show vector-db-choice"))
+@rules.command(epilog=examples("symmetra-mcp rules show vector-db-choice"))
 @click.argument("rule_id")
-@_project_option
-@_json_option
+@project_option
+@json_option
 def show(rule_id: str, project: str, as_json: bool) -> None:
     """Show a whole rule."""
 
     async def run(app: App) -> None:
         found = await _rules_named(app, rule_id, project)
         if as_json:
-            _show([_whole(rule) for rule in found], as_json=True)
+            terminal.show([_whole(rule) for rule in found], as_json=True)
         else:
-            _write("\n".join(rule_text(rule) for rule in found))
+            write("\n".join(rule_text(rule) for rule in found))
 
-    _with_app(run)
+    with_app(run)
 
 
-@rules.command(epilog=_examples("symmetra-mcp rules export --project starter --output rules.yaml"))
-@_project_option
+@rules.command(epilog=examples("symmetra-mcp rules export --project starter --output rules.yaml"))
+@project_option
 @click.option("--format", "format_", type=click.Choice(_EXPORT_FORMATS), help="Default: by the file's name, else yaml.")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
@@ -268,7 +241,7 @@ def export(project: str, format_: RuleFormat | None, output: Path | None, as_jso
         await _check_project(app, project)
         text = dump_rules(await app.list_rules(project or None), format_)
         if output is None:
-            _write(text, as_data=True)
+            write(text, as_data=True)
             return
         try:
             await anyio.Path(output).write_text(text, "utf-8")
@@ -277,15 +250,15 @@ def export(project: str, format_: RuleFormat | None, output: Path | None, as_jso
             raise click.ClickException(f"{problem}. Give --output a file in a folder that takes it") from None
         click.echo(f"Wrote {output}", err=True)
 
-    _with_app(run)
+    with_app(run)
 
 
-@rules.command(epilog=_examples("symmetra-mcp rules delete old-rule", "symmetra-mcp rules delete --project demo --all"))
+@rules.command(epilog=examples("symmetra-mcp rules delete old-rule", "symmetra-mcp rules delete --project demo --all"))
 @click.argument("rule_ids", nargs=-1)
-@_project_option
+@project_option
 @click.option("--all", "all_", is_flag=True, help="Every rule of --project.")
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
-@_json_option
+@json_option
 def delete(rule_ids: tuple[str, ...], project: str, all_: bool, yes: bool, as_json: bool) -> None:
     """Delete rules by id, or a whole project.
 
@@ -303,27 +276,29 @@ def delete(rule_ids: tuple[str, ...], project: str, all_: bool, yes: bool, as_js
         if not yes and keys:
             click.confirm(f"Delete {counted(len(keys), 'rule')}?", abort=True, err=True)
         deleted = await (app.delete_project(project) if all_ else app.delete_rules(keys))
-        _show({"deleted": deleted} if as_json else f"{counted(deleted, 'rule')} deleted", as_json=as_json)
+        terminal.show({"deleted": deleted} if as_json else f"{counted(deleted, 'rule')} deleted", as_json=as_json)
 
-    _with_app(run)
+    with_app(run)
 
 
-@rules.command(epilog=_examples("symmetra-mcp rules restore"))
-@_json_option
+@rules.command(epilog=examples("symmetra-mcp rules restore"))
+@json_option
 def restore(as_json: bool) -> None:
     """Bring back the starter rules that were deleted."""
 
     async def run(app: App) -> None:
         restored = await app.restore_starter_rules()
-        _show({"restored": restored} if as_json else f"{counted(restored, 'starter rule')} restored", as_json=as_json)
+        terminal.show(
+            {"restored": restored} if as_json else f"{counted(restored, 'starter rule')} restored", as_json=as_json
+        )
 
-    _with_app(run)
+    with_app(run)
 
 
-@cli.command(epilog=_examples('symmetra-mcp embed "retry with exponential backoff" --query --json'))
+@cli.command(epilog=examples('symmetra-mcp embed "retry with exponential backoff" --query --json'))
 @click.argument("text")
 @click.option("--query", "as_query", is_flag=True, help="Embed as a search query rather than a document.")
-@_json_option
+@json_option
 def embed(text: str, as_query: bool, as_json: bool) -> None:
     """Embed TEXT; --json prints the whole vector."""
     from symmetra_mcp.passages import content_hash
@@ -336,14 +311,14 @@ def embed(text: str, as_query: bool, as_json: bool) -> None:
 
     async def run(app: App) -> None:
         answer = embedding_answer(await app.embed(text, side), side, content_hash(text), whole=as_json)
-        _show(answer.to_dict() if as_json else embedding_text(answer), as_json=as_json)
+        terminal.show(answer.to_dict() if as_json else embedding_text(answer), as_json=as_json)
 
-    _with_app(run)
+    with_app(run)
 
 
-@cli.command(epilog=_examples("symmetra-mcp health --thorough"))
+@cli.command(epilog=examples("symmetra-mcp health --thorough"))
 @click.option("--thorough", is_flag=True, help="Read the whole store to check its integrity.")
-@_json_option
+@json_option
 def health(thorough: bool, as_json: bool) -> None:
     """Check the store, the embedding provider and the rules; exit code 1 when searches can't be answered."""
     from symmetra_mcp.schemas import health_answer
@@ -351,134 +326,34 @@ def health(thorough: bool, as_json: bool) -> None:
 
     async def run(app: App) -> None:
         answer = health_answer(await app.health(thorough=thorough), __version__)
-        _show(answer.to_dict() if as_json else health_text(answer), as_json=as_json)
+        terminal.show(answer.to_dict() if as_json else health_text(answer), as_json=as_json)
         if answer.status == "unhealthy":
             raise click.exceptions.Exit(1)
 
-    _with_app(run)
+    with_app(run)
 
 
-@cli.command(epilog=_examples("symmetra-mcp reembed --dry-run"))
+@cli.command(epilog=examples("symmetra-mcp reembed --dry-run"))
 @click.option("--dry-run", is_flag=True, help="Only count what would be embedded.")
 @click.option("--force", is_flag=True, help="Embed again what is embedded too.")
-@_json_option
+@json_option
 def reembed(dry_run: bool, force: bool, as_json: bool) -> None:
     """Embed every rule that is not embedded yet, and make searches use the present provider."""
     from symmetra_mcp.schemas import reembed_answer
     from symmetra_mcp.text import reembed_text
 
     async def run(app: App) -> None:
-        with _progress() as on_progress:
+        with progress() as on_progress:
             report = await app.reembed(force=force, dry_run=dry_run, on_progress=on_progress)
         answer = reembed_answer(report)
-        _show(answer.to_dict() if as_json else reembed_text(answer), as_json=as_json)
+        terminal.show(answer.to_dict() if as_json else reembed_text(answer), as_json=as_json)
 
-    _with_app(run)
-
-
-@cli.command(
-    epilog=_examples(
-        "symmetra-mcp migrate --dry-run",
-        "symmetra-mcp migrate --batch-size 50",
-        "symmetra-mcp migrate --test-only",
-    )
-)
-@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Most texts in a request; saved after each N.")
-@click.option("--dry-run", is_flag=True, help="Only count what would be embedded; nobody is asked.")
-@click.option("--force", is_flag=True, help="Embed again what is embedded too.")
-@click.option("--test-only", is_flag=True, help="Change nothing: ask the provider, search once, show the best matches.")
-@click.option("--project-id", metavar="REF", help="A Supabase project; this version keeps rules on this machine alone.")
-@_json_option
-def migrate(
-    batch_size: int | None, dry_run: bool, force: bool, test_only: bool, project_id: str | None, as_json: bool
-) -> None:
-    """Move every rule to the provider that the settings choose: what `reembed` does, told step by step."""
-    if project_id is not None:
-        raise click.ClickException(
-            f"--project-id {project_id!r} names a Supabase project, and this version keeps its rules on this machine "
-            "alone, so nothing was changed. Leave the option out to migrate the rules that are here; for rules that "
-            "are in Supabase, write them into a file and `symmetra-mcp import` it first"
-        )
-    if test_only and (dry_run or force or batch_size is not None):
-        raise click.UsageError("--test-only changes nothing: leave out --batch-size, --dry-run and --force")
-
-    async def run(app: App) -> None:
-        await _connect(app, ask_provider=not dry_run)
-        if test_only:
-            await _test_search(app, as_json=as_json)
-        else:
-            await _migrate(app, batch_size, dry_run=dry_run, force=force, as_json=as_json)
-
-    _with_app(run)
+    with_app(run)
 
 
-async def _connect(app: App, *, ask_provider: bool) -> None:
-    """Say on stderr that provider and store can be used; either fails before anything is changed."""
-    space = await app.providers.chosen_space()
-    if ask_provider:
-        await app.providers.chosen.embed_documents([_TEST_QUERY])  # not as a query, which a cache would answer
-        click.echo(f"Connected to {space.provider} ({space.model}, {space.dimensions} dimensions)", err=True)
-    rules = sum((await app.count_rules()).values())
-    path = (await app.store.describe()).get("path")
-    click.echo(f"Connected to the rule store {path} ({counted(rules, 'rule')})", err=True)
-
-
-async def _migrate(app: App, batch_size: int | None, *, dry_run: bool, force: bool, as_json: bool) -> None:
-    from symmetra_mcp.reembed import page_size
-    from symmetra_mcp.schemas import reembed_answer
-    from symmetra_mcp.text import reembed_text
-
-    size = page_size(app.providers.chosen, batch_size)
-    told = 0
-
-    def tell(stage: Stage, done: int, total: int) -> None:
-        nonlocal told
-        told += 1
-        batches = max(told, math.ceil(total / size))
-        click.echo(f"Batch {told} of {batches}: {done} of {counted(total, 'text')} embedded", err=True)
-
-    report = await app.reembed(force=force, dry_run=dry_run, batch_texts=batch_size, on_progress=tell)
-    answer = reembed_answer(report)
-    if as_json:
-        _show(answer.to_dict(), as_json=True)
-    elif dry_run:
-        _show(f"{reembed_text(answer)} Batches: {math.ceil(answer.missing / size)}.", as_json=False)
-    else:
-        end = (
-            "Migration complete."
-            if not answer.missing
-            else "Rules came in meanwhile: run `symmetra-mcp migrate` again."
-        )
-        _show(f"{reembed_text(answer)}\n{end}", as_json=False)
-    if answer.missing and not dry_run:
-        raise click.exceptions.Exit(1)
-
-
-async def _test_search(app: App, *, as_json: bool) -> None:
-    """Search once and show what is found; a search that can't compare by meaning fails the test."""
-    from symmetra_mcp.schemas import search_result
-
-    answer = await app.search(SearchRequest(query=_TEST_QUERY))
-    if answer.space is None or answer.space != await app.store.active_space():
-        raise click.ClickException(f"the test search failed: {answer.degraded}")
-    for notice in (answer.degraded, await app.space_notice()):
-        if notice:
-            click.echo(f"Notice: {notice}", err=True)
-    if as_json:
-        _show(search_result(answer).to_dict(), as_json=True)
-        return
-    lines = [f"The search for {_TEST_QUERY!r} in {answer.space} works."]
-    lines.append("Top matches:" if answer.hits else "No rule is about it. Nearest:")
-    for number, match in enumerate(answer.hits or answer.below, 1):
-        category = f"[{match.rule.category}] " if match.rule.category else ""
-        similarity = "by its words" if match.similarity is None else f"Similarity: {match.similarity:.3f}"
-        lines += [f"  {number}. {category}{match.rule.title}", f"     Rule: {match.rule.rule_id} | {similarity}"]
-    _show("\n".join(lines), as_json=False)
-
-
-@cli.command(epilog=_examples("symmetra-mcp usage", "symmetra-mcp usage --all --json"))
+@cli.command(epilog=examples("symmetra-mcp usage", "symmetra-mcp usage --all --json"))
 @click.option("--all", "all_months", is_flag=True, help="All months, not only the present one (UTC).")
-@_json_option
+@json_option
 def usage(all_months: bool, as_json: bool) -> None:
     """Show what embeddings of OpenAI or Cohere cost: requests, texts, tokens and US dollars by month."""
     from symmetra_mcp.schemas import usage_answer
@@ -486,9 +361,13 @@ def usage(all_months: bool, as_json: bool) -> None:
 
     async def run(app: App) -> None:
         answer = usage_answer(await app.usage(all_months=all_months))
-        _show(answer.to_dict() if as_json else usage_text(answer), as_json=as_json)
+        terminal.show(answer.to_dict() if as_json else usage_text(answer), as_json=as_json)
 
-    _with_app(run)
+    with_app(run)
+
+
+cli.add_command(migrate)
+cli.add_command(schema)
 
 
 def main() -> NoReturn:
@@ -498,7 +377,7 @@ def main() -> NoReturn:
     try:
         cli(prog_name="symmetra-mcp")
     except OSError as exc:  # click's own output, as of --help, can fail too
-        _forget_output()
+        terminal.forget_output()
         click.echo(f"Error: {exc}", err=True)
         raise SystemExit(1) from None
     raise SystemExit(0)
@@ -518,7 +397,7 @@ async def _sync(app: App) -> None:
 
     A vendor that does not answer is waited for a while; the local model for as long as it takes.
     """
-    with _progress() as on_progress:
+    with progress() as on_progress:
         await app.keep_in_step(on_progress=on_progress)
         patience_s = _PATIENCE_S if app.providers.chosen.is_remote else math.inf
         with suppress(ProviderError), anyio.move_on_after(patience_s):  # the search answers, and says what is missing
@@ -570,119 +449,6 @@ async def _rules_named(app: App, rule_id: str, project: str) -> list[Rule]:
         where = f" in project {project!r}" if project else ""
         raise click.ClickException(f"no rule {rule_id!r}{where}: `symmetra-mcp rules list` shows the ids")
     return found
-
-
-def _with_app(run: Callable[[App], Awaitable[None]]) -> None:
-    """Run a command over an app, telling errors on stderr."""
-    settings = _settings()
-
-    async def body() -> None:
-        async with open_app(settings) as app:
-            await run(app)
-            for notice in app.store.notices:
-                click.echo(f"Notice: {notice}", err=True)
-
-    try:
-        anyio.run(body)
-    except SymmetraError as exc:
-        raise click.ClickException(str(exc)) from None
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except ConfigError as exc:
-        raise click.ClickException(str(exc)) from None
-
-
-def _show(answer: RenderableType | dict[str, Any] | list[Any], *, as_json: bool) -> None:
-    if as_json:
-        _write(_json_text(answer) + "\n")
-        return
-    console = _console(sys.stdout)
-    if console.is_terminal:
-        console.print(answer)
-        return
-    rendered = io.StringIO()
-    _console(rendered).print(answer)
-    _write("\n".join(line.rstrip() for line in rendered.getvalue().split("\n")))
-
-
-def _json_text(answer: Any) -> str:
-    """JSON as people read it, or in ASCII where stdout can't hold a character of it: that loses none."""
-    text = json.dumps(answer, ensure_ascii=False, indent=2)
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(answer, indent=2)
-    return text
-
-
-def _write(text: str, *, as_data: bool = False) -> None:
-    """Write to stdout.
-
-    Args:
-        text: What to write, with its line ends.
-        as_data: A file or a pipe gets it in UTF-8, whatever the encoding of the terminal.
-    """
-    if sys.stdout is None:
-        return  # closed by whoever started the command
-    try:
-        if as_data and not sys.stdout.isatty():
-            sys.stdout.flush()
-            sys.stdout.buffer.write(text.encode())
-        else:
-            sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise  # click ends the command without a word
-    except OSError as exc:
-        _forget_output()
-        raise click.ClickException(f"the answer can't be written to stdout: {exc.strerror or exc}") from None
-
-
-def _forget_output() -> None:
-    """Let go of what stdout could not take: Python would try once more when it ends, and complain."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _console(stream: TextIO) -> Console:
-    """Wraps lines for a terminal alone: a file or a pipe gets them whole."""
-    from rich.console import Console
-
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _WHOLE_LINES
-    return console
-
-
-@contextmanager
-def _progress() -> Iterator[ProgressCallback]:
-    """Progress on stderr: a bar for each stage on a terminal, else now and then a line of work that takes long."""
-    console = _console(sys.stderr)
-    if not console.is_terminal:
-        lines = ProgressLines()
-
-        def tell(stage: Stage, done: int, total: int) -> None:
-            line = lines.line(stage, done, total)
-            if line:
-                click.echo(line, err=True)
-
-        yield tell
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tasks: dict[Stage, TaskID] = {}
-    with Progress(*columns, console=console, transient=True) as bars:
-
-        def on_progress(stage: Stage, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(STAGES[stage], total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield on_progress
 
 
 def _summary(rule: Rule) -> dict[str, Any]:

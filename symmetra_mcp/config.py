@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,21 +29,30 @@ from symmetra_mcp.errors import ConfigError
 
 EmbeddingBackend = Literal["auto", "openai", "cohere", "local"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+StoreChoice = Literal["auto", "embedded", "supabase"]
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 OPENAI_URL = "https://api.openai.com/v1"
 COHERE_URL = "https://api.cohere.com"
+SUPABASE_API_URL = "https://api.supabase.com"
 _ENV_FILE = ".env"
 _UNEXPANDED = re.compile(r"\$\{[^}]*\}")
 _KEY = re.compile(r"[!#-&(-_a-~]+")
 """Visible ASCII without quotation marks and backticks: what else a key holds came with it by mistake."""
+_SUPABASE_KEYS = frozenset({"supabase_key", "plain_supabase_key", "supabase_service_role_key"})
 _KEYS_OF_ADDRESSES = {
     "openai_base_url": frozenset({"openai_api_key"}),
     "co_api_url": frozenset({"cohere_api_key", "co_api_key"}),
+    "supabase_url": _SUPABASE_KEYS,
+    "supabase_api_url": frozenset({"supabase_access_token"}),
 }
+_OF_THE_PROJECTS_OWN_DATABASE = frozenset({"plain_supabase_url", "plain_supabase_key", "supabase_service_role_key"})
+"""Names that count from the environment alone: in a project's `.env` they belong to the application that it builds."""
 _PRIVATE_HOST = re.compile(
     r"localhost|127\.[\d.]+|::1|10\.[\d.]+|192\.168\.[\d.]+|172\.(1[6-9]|2\d|3[01])\.[\d.]+|[^.:]+|.+\.(local|internal|lan)"
 )
 """Hosts that a key may travel to without TLS."""
+_REF = re.compile(r"[a-z]{20}")
+_PROJECT_REF = re.compile(r"([a-z]{20})\.supabase\.(?:co|in|net)")
 _PROJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -80,9 +90,29 @@ class _ProjectFile(_WithoutUnset):
 
     @override
     def __call__(self) -> dict[str, Any]:
-        from_environment = {name.lower() for name in self._environment()}
+        from_environment = {_field_named(name) for name in self._environment()}
         held_back = {url for url, keys in _KEYS_OF_ADDRESSES.items() if from_environment & keys}
-        return {name: value for name, value in super().__call__().items() if name.lower() not in held_back}
+        held_back |= _OF_THE_PROJECTS_OWN_DATABASE
+        return {name: value for name, value in super().__call__().items() if _field_named(name) not in held_back}
+
+
+@dataclass(frozen=True, slots=True)
+class SupabaseAddress:
+    """A Supabase project.
+
+    Attributes:
+        url: `https://REF.supabase.co`, or the address of an own installation.
+        key: Secret, publishable or service-role key, or a user's token.
+    """
+
+    url: str
+    key: SecretStr
+
+    @property
+    def project_ref(self) -> str:
+        """The project's twenty letters, or empty for an own installation."""
+        found = _PROJECT_REF.fullmatch(urlsplit(self.url).hostname or "")
+        return found[1] if found else ""
 
 
 class Settings(BaseSettings):
@@ -168,8 +198,43 @@ class Settings(BaseSettings):
         "while the provider is down.",
     )
     query_cache: bool = Field(default=True, description="`0` keeps no vectors of queries on disk.")
+    store: StoreChoice = Field(
+        default="auto",
+        description="Where rules are kept: `embedded` on this machine, `supabase` in a team's database. `auto` takes "
+        "Supabase where its address and key are set.",
+    )
     data_dir: Path | None = Field(
         default=None, description="Folder of the rule store. Default: the user's data folder of the system."
+    )
+    supabase_url: str = Field(default="", description="Address of the team's Supabase project.")
+    supabase_key: SecretStr | None = Field(
+        default=None, description="Its secret key, which reads and writes, or a key that may read alone."
+    )
+    plain_supabase_url: str = Field(
+        default="", validation_alias="SUPABASE_URL", description="The same address; counts from the environment alone."
+    )
+    plain_supabase_key: SecretStr | None = Field(
+        default=None, validation_alias="SUPABASE_KEY", description="The same key; counts from the environment alone."
+    )
+    supabase_service_role_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="SUPABASE_SERVICE_ROLE_KEY",
+        description="The same key by its older name; counts from the environment alone.",
+    )
+    db_url: SecretStr | None = Field(
+        default=None, description="Connection string of the database, with its password; for `symmetra-mcp schema`."
+    )
+    supabase_access_token: SecretStr | None = Field(
+        default=None,
+        validation_alias="SUPABASE_ACCESS_TOKEN",
+        description="Token of Supabase's Management API; for `symmetra-mcp schema` without a connection string.",
+    )
+    supabase_api_url: str = Field(
+        default=SUPABASE_API_URL, description="Address of the Management API, where it is not Supabase's own."
+    )
+    mirror: bool = Field(
+        default=True,
+        description="`0` keeps no copy of the team's rules on this machine, which answers while Supabase is down.",
     )
     rules: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
@@ -201,7 +266,7 @@ class Settings(BaseSettings):
             _ProjectFile(settings_cls, environment),
         )
 
-    @field_validator("embedding_backend", "log_level", mode="before")
+    @field_validator("embedding_backend", "log_level", "store", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
@@ -212,12 +277,21 @@ class Settings(BaseSettings):
         name = value.strip()
         return BUNDLED_MODEL if name == f"sentence-transformers/{BUNDLED_MODEL}" else name
 
-    @field_validator("openai_base_url", "co_api_url")
+    @field_validator("openai_base_url", "co_api_url", "supabase_url", "plain_supabase_url", "supabase_api_url")
     @classmethod
     def _safe_url(cls, value: str) -> str:
         return _checked_url(value.strip()) if value.strip() else ""
 
-    @field_validator("openai_api_key", "cohere_api_key", "co_api_key")
+    @field_validator(
+        "openai_api_key",
+        "cohere_api_key",
+        "co_api_key",
+        "supabase_key",
+        "plain_supabase_key",
+        "supabase_service_role_key",
+        "supabase_access_token",
+        "db_url",
+    )
     @classmethod
     def _trimmed(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else SecretStr(value.get_secret_value().strip())
@@ -228,15 +302,19 @@ class Settings(BaseSettings):
             key: SecretStr | None = getattr(self, name)
             if key is not None and not _KEY.fullmatch(key.get_secret_value()):
                 raise ValueError(
-                    f"`{name.upper()}` holds a character that no key can hold, such as a space, a quotation mark or a "
-                    "line break: set it to the key alone"
+                    f"`{variable_of(name)}` holds a character that no key can hold, such as a space, a quotation mark "
+                    "or a line break: set it to the key alone"
                 )
         return self
 
     def _considered_keys(self) -> tuple[str, ...]:
         """Keys that this backend may use: a broken one of a vendor that is not asked stops nobody."""
         openai, cohere = ("openai_api_key",), ("cohere_api_key", "co_api_key")
-        return {"auto": openai + cohere, "openai": openai, "cohere": cohere, "local": ()}[self.embedding_backend]
+        supabase = (
+            () if self.store == "embedded" else ("supabase_key", "plain_supabase_key", "supabase_service_role_key")
+        )
+        embedding = {"auto": openai + cohere, "openai": openai, "cohere": cohere, "local": ()}[self.embedding_backend]
+        return (*embedding, *supabase, "supabase_access_token")
 
     @field_validator("rules", mode="before")
     @classmethod
@@ -258,6 +336,34 @@ class Settings(BaseSettings):
     @classmethod
     def _project_name(cls, value: str) -> str:
         return checked_project_id(value.strip()) if value.strip() else ""
+
+    @model_validator(mode="after")
+    def _address_and_key_of_a_team_store(self) -> Settings:
+        if self.store == "embedded":
+            return self
+        if self.supabase_url and not self._supabase_secret():
+            raise ValueError("`SYMMETRA_SUPABASE_URL` is set and `SYMMETRA_SUPABASE_KEY` is not: set the project's key")
+        if self.supabase_key is not None and not (self.supabase_url or self.plain_supabase_url):
+            raise ValueError(
+                "`SYMMETRA_SUPABASE_KEY` is set and `SYMMETRA_SUPABASE_URL` is not: set the project's address, "
+                "`https://REF.supabase.co`"
+            )
+        if self.store == "supabase" and self.supabase is None:
+            raise ValueError(
+                "`SYMMETRA_STORE` is 'supabase': set `SYMMETRA_SUPABASE_URL` and `SYMMETRA_SUPABASE_KEY` too"
+            )
+        return self
+
+    def _supabase_secret(self) -> SecretStr | None:
+        return self.supabase_key or self.supabase_service_role_key or self.plain_supabase_key
+
+    @property
+    def supabase(self) -> SupabaseAddress | None:
+        """The team's project, where rules are kept there."""
+        url, key = self.supabase_url or self.plain_supabase_url, self._supabase_secret()
+        if self.store == "embedded" or not url or key is None:
+            return None
+        return SupabaseAddress(url, key)
 
     @property
     def openai_key(self) -> str:
@@ -297,6 +403,35 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as exc:
         raise ConfigError("; ".join(_explained(error) for error in exc.errors())) from None
+
+
+def load_project_settings(project_ref: str) -> Settings:
+    """Settings whose store is a certain Supabase project.
+
+    Args:
+        project_ref: The project's twenty letters.
+
+    Raises:
+        ConfigError: No project is called so, the settings mean another one, or there is no key.
+    """
+    if not _REF.fullmatch(project_ref):
+        raise ConfigError(f"--project-id: a Supabase project has 20 lower-case letters, not {project_ref[:40]!r}")
+    given = load_settings(store="embedded")
+    url = given.supabase_url or given.plain_supabase_url
+    if not url:
+        return load_settings(store="supabase", supabase_url=f"https://{project_ref}.supabase.co")
+    meant = SupabaseAddress(url, SecretStr("")).project_ref
+    if meant and meant != project_ref:
+        raise ConfigError(
+            f"--project-id means {project_ref!r} and `SYMMETRA_SUPABASE_URL` means {meant!r}, so nothing was changed: "
+            "give those of one project"
+        )
+    return load_settings(store="supabase")
+
+
+def _field_named(name: str) -> str:
+    """The field of a name that a source gives: its own, or its variable's where that has no prefix."""
+    return _FIELDS_BY_VARIABLE.get(name, name)
 
 
 def variable_of(setting: str) -> str:
@@ -362,6 +497,13 @@ def _checked_url(value: str) -> str:
     return value.rstrip("/")
 
 
+_FIELDS_BY_VARIABLE = {
+    field.validation_alias: name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.validation_alias, str)
+}
+
+
 def _is_unset(value: Any) -> bool:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
@@ -369,7 +511,22 @@ def _is_unset(value: Any) -> bool:
 
 
 _SAID_WITHOUT_VALUE = frozenset(
-    {"project", "openai_api_key", "cohere_api_key", "co_api_key", "openai_base_url", "co_api_url"}
+    {
+        "project",
+        "openai_api_key",
+        "cohere_api_key",
+        "co_api_key",
+        "openai_base_url",
+        "co_api_url",
+        "supabase_url",
+        "supabase_key",
+        "supabase_service_role_key",
+        "supabase_access_token",
+        "supabase_api_url",
+        "plain_supabase_url",
+        "plain_supabase_key",
+        "db_url",
+    }
 )
 """Settings whose value is not repeated: the message holds it already, or nobody must see it."""
 
@@ -378,7 +535,7 @@ def _explained(error: Any) -> str:
     problem = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return problem
-    name = str(error["loc"][0]).lower()
+    name = _field_named(str(error["loc"][0]))
     variable = variable_of(name)
     value = error.get("input")
     got = f" (got {value[:40]!r})" if isinstance(value, str) and name not in _SAID_WITHOUT_VALUE else ""

@@ -17,6 +17,7 @@ SymmetraError
 │  └─ NoProviderError
 └─ StoreError
    ├─ StoreUnavailableError
+   ├─ StoreAccessError
    ├─ SchemaError
    └─ RuleNotFoundError
 ```
@@ -158,6 +159,10 @@ class StoreError(SymmetraError):
 
 class StoreUnavailableError(StoreError):
     """The store can't be opened, read or written now; nothing was lost."""
+
+
+class StoreAccessError(StoreError):
+    """The store refused the key, or the key may not do this. Never retried."""
 
 
 class SchemaError(StoreError):

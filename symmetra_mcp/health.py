@@ -77,9 +77,17 @@ async def _guarded(check: Callable[[], Awaitable[ComponentHealth]]) -> Component
 
 async def _check_store(store: RuleStore, thorough: bool) -> ComponentHealth:
     details = await store.describe()
+    if store.trouble:
+        step = "Searches answer from the copy on this machine; do what the problem says to have them up to date"
+        return ComponentHealth("degraded", details, store.trouble, step)
     problem = await store.verify() if thorough else ""
     if problem:
-        return ComponentHealth("unhealthy", details, problem, "Restart symmetra-mcp: it sets the damaged store aside")
+        step = (
+            "Run `symmetra-mcp schema apply`, and report it: the database's tables contradict each other"
+            if store.is_shared
+            else "Restart symmetra-mcp: it sets the damaged store aside"
+        )
+        return ComponentHealth("unhealthy", details, problem, step)
     return ComponentHealth("healthy", details)
 
 
@@ -119,7 +127,8 @@ async def _check_rules(store: RuleStore, providers: ProviderChoice) -> Component
         "texts_not_embedded": status.missing if status else None,
     }
     if not counts:
-        return ComponentHealth("degraded", details, "there are no rules", "Run `symmetra-mcp import PATH`")
+        step = "Run `symmetra-mcp import PATH`" if store.is_shared else "Run `symmetra-mcp import PATH`"
+        return ComponentHealth("degraded", details, "there are no rules", step)
     details["backup_space"] = next((str(space) for space in await store.complete_spaces() if space != active), None)
     if providers.insists and (notice := await other_space_notice(store, providers)):
         return ComponentHealth("degraded", details, notice, f"Run `{MIGRATE}`, or set what it was before")

@@ -77,15 +77,25 @@ class Project:
         return tuple(dict.fromkeys([self.project_id, *(folder.project_id for folder in self.folders), SHARED_PROJECT]))
 
 
-def project_id_of(root: Path) -> str:
-    """A name for a folder: its own, and six digits that tell two folders of one name apart."""
+def project_id_of(root: Path, *, shared_store: bool = False) -> str:
+    """A name for a folder: its own, and six digits that tell two folders of one name apart.
+
+    In a team's store its own name alone: the project lies in another place on each machine.
+    """
     name = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")[:40] or "project"
+    if shared_store:
+        return name
     digest = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{name}-{digest[:6]}"
 
 
-def project_in_hand(settings: Settings) -> Project | None:
+def project_in_hand(settings: Settings, *, shared_store: bool = False) -> Project | None:
     """The project that the working folder belongs to.
+
+    Args:
+        settings: Name the folder, and what is read.
+        shared_store: Rules are kept in a team's store: what one machine has checked out is written there only where
+            `SYMMETRA_RULES` says so.
 
     Returns:
         `None` where the folder is no project: the home folder, the root of a disk, a folder with neither `.git` nor a
@@ -102,12 +112,12 @@ def project_in_hand(settings: Settings) -> Project | None:
             "project's folder, or leave it out"
         )
     root = project_root(settings.working_folder)
-    project_id = settings.project or project_id_of(root)
+    project_id = settings.project or project_id_of(root, shared_store=shared_store)
     if settings.rules:
-        return Project(root, project_id, tuple(_named_folders(settings, root, project_id)))
+        return Project(root, project_id, tuple(_named_folders(settings, root, project_id, shared_store)))
     if not _is_project(root):
         return None
-    reads_itself = settings.rules is None
+    reads_itself = settings.rules is None and not shared_store
     return Project(root, project_id, (RuleFolder(root, project_id, (root,)),) if reads_itself else ())
 
 
@@ -126,7 +136,7 @@ def files_digest(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _named_folders(settings: Settings, root: Path, project_id: str) -> Iterator[RuleFolder]:
+def _named_folders(settings: Settings, root: Path, project_id: str, shared_store: bool) -> Iterator[RuleFolder]:
     """What `SYMMETRA_RULES` names: inside the project it belongs to it, outside to a project of its own."""
     by_root: dict[Path, list[Path]] = {}
     for name in settings.rules or ():
@@ -135,7 +145,7 @@ def _named_folders(settings: Settings, root: Path, project_id: str) -> Iterator[
             raise RuleFileError(f"`SYMMETRA_RULES` names {str(path)!r}, which does not exist")
         by_root.setdefault(root if path.is_relative_to(root) else project_root(path), []).append(path)
     for own_root, paths in by_root.items():
-        own_id = project_id if own_root == root else project_id_of(own_root)
+        own_id = project_id if own_root == root else project_id_of(own_root, shared_store=shared_store)
         yield RuleFolder(own_root, own_id, tuple(paths))
 
 

@@ -194,7 +194,7 @@ async def search(store: RuleStore, providers: ProviderChoice, request: SearchReq
     degraded = ""
     space: EmbeddingSpace | None
     try:
-        found, space = await _match_meaning(store, providers, active, query)
+        found, space = await _match_active(store, providers, active, query)
     except (ProviderError, SpaceMismatchError) as exc:
         found, space = await _match_otherwise(store, providers, active, query)
         where = f" in {active}" if active is not None else ""
@@ -205,7 +205,20 @@ async def search(store: RuleStore, providers: ProviderChoice, request: SearchReq
         space = None
     elif found.unembedded:
         degraded = f"{found.unembedded} of {found.considered} rules are not embedded yet and match by their words alone"
-    return _answer(request, found, space, degraded)
+    return _answer(request, found, space, "; ".join(reason for reason in (found.degraded, degraded) if reason))
+
+
+async def _match_active(
+    store: RuleStore, providers: ProviderChoice, active: EmbeddingSpace | None, query: MatchQuery
+) -> tuple[Matches, EmbeddingSpace]:
+    """Match by meaning and words in the active space, once more where another machine has switched it meanwhile."""
+    try:
+        return await _match_meaning(store, providers, active, query)
+    except SpaceMismatchError:
+        now_active = await store.active_space()
+        if now_active == active:
+            raise
+        return await _match_meaning(store, providers, now_active, query)
 
 
 async def _match_meaning(

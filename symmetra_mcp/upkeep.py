@@ -58,6 +58,7 @@ class Upkeep:
                 if not self._wanted.is_set():
                     self._idle.set()
                 tasks.start_soon(self._quietly, self.app.keep_backup)
+                tasks.start_soon(self._quietly, self.app.keep_copy)
 
     async def before_search(self) -> None:
         """Bring the rules in step, and wait a little for new ones to be embedded.
@@ -67,7 +68,7 @@ class Upkeep:
         """
         self._greeted.set()
         changed = await self.app.keep_in_step()
-        if self.app.take_refilled() or changed:
+        if self.app.take_refilled() or changed or self.app.store.copy_is_stale:
             self._want()
         if self._patient_until is None or not self.app.providers.chosen.is_remote:
             self._patient_until = anyio.current_time() + PATIENCE_S

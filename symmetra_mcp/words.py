@@ -28,6 +28,8 @@ K1 = 1.2
 B = 0.75
 """BM25's usual constants (Robertson and Zaragoza, 2009, section 3.5)."""
 
+MAX_QUERY_TERMS = 256
+"""Distinct words of a query that are looked up: a pasted file adds nothing after that."""
 _TOKEN = re.compile(
     r"(?P<dotted>[^\W\d]\w*(?:(?:\.|::)[^\W\d]\w*)+)"
     r"|(?P<operator>[!=]==?|[-=]>|\+\+|--|&&|\|\||\?\?|\?\.|\*\*|:=|<<|>>|::|[-+*/<>]=|\.\.\.)"
@@ -82,6 +84,12 @@ def term_hash(term: str) -> int:
         digest = hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         cached = _hashes[term] = int.from_bytes(digest, "little")
     return cached
+
+
+def signed_hash(term: str) -> int:
+    """`term_hash` as databases keep it: the same 64 bits, read as a signed number."""
+    number = term_hash(term)
+    return number - (1 << 64) if number >> 63 else number
 
 
 def _terms_and_words(text: str) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,8 @@ from typing import IO, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from symmetra_mcp.cli import _progress, cli
+from symmetra_mcp.cli import cli
+from symmetra_mcp.terminal import progress
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -263,7 +264,7 @@ def test_long_work_tells_lines_where_stderr_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("symmetra_mcp.text._PROGRESS_EVERY_S", 0.0)
-    with _progress() as on_progress:
+    with progress() as on_progress:
         for done in range(1, 41):
             on_progress("embed", done, 40)
 

@@ -95,6 +95,7 @@ class Matches:
         best_similarity: Highest cosine of any considered rule; `None` without vectors.
         background: Cosine to the considered rules that unrelated questions stay below (`probes`); `None` unless known.
         unembedded: Considered rules without a vector in the space: found by words alone.
+        degraded: Why the answer may be out of date or incomplete, in plain words; empty when it is neither.
     """
 
     candidates: tuple[Candidate, ...]
@@ -103,6 +104,7 @@ class Matches:
     best_similarity: float | None = None
     background: float | None = None
     unembedded: int = 0
+    degraded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class RuleStore(ABC):
     Constructors do no I/O; `open` does. Every method raises `StoreError` or one of its kinds when the store fails.
     """
 
+    is_shared: bool = False
+    """Whether it is a team's: nobody's machine writes into it unasked."""
     notices: list[str]
     """What happened to the store that its user should know, such as a damaged file set aside."""
 
@@ -141,6 +145,27 @@ class RuleStore(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Release what `open` took. Safe to call twice."""
+
+    @property
+    def trouble(self) -> str:
+        """Why something else answers in the store's place just now; empty while it answers itself."""
+        return ""
+
+    @property
+    def copy_is_stale(self) -> bool:
+        """Whether `keep_copy` has something to do."""
+        return False
+
+    async def keep_copy(self) -> None:  # noqa: B027 - a hook for stores that keep a copy of themselves elsewhere
+        """Bring the copy in step that answers while the store can't be reached.
+
+        Raises:
+            StoreError: The store or the copy failed.
+        """
+
+    def may_write(self) -> bool:
+        """Whether rules and vectors can be written; a team's store may be open for reading alone."""
+        return True
 
     @abstractmethod
     async def upsert_rules(self, rules: Sequence[Rule]) -> None:
@@ -209,6 +234,14 @@ class RuleStore(ABC):
     @abstractmethod
     async def without_vector(self, space: EmbeddingSpace, hashes: Sequence[str]) -> set[str]:
         """Which of these content hashes have no vector in a space."""
+
+    @abstractmethod
+    async def get_vectors(self, space: EmbeddingSpace, hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors of these content hashes in a space, as far as there are any.
+
+        Returns:
+            Vectors of shape `(space.dimensions,)`, bit for bit as they were put.
+        """
 
     @abstractmethod
     async def put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:

