@@ -127,8 +127,7 @@ async def _check_rules(store: RuleStore, providers: ProviderChoice) -> Component
         "texts_not_embedded": status.missing if status else None,
     }
     if not counts:
-        step = "Run `symmetra-mcp import PATH`" if store.is_shared else "Run `symmetra-mcp import PATH`"
-        return ComponentHealth("degraded", details, "there are no rules", step)
+        return ComponentHealth("degraded", details, "there are no rules", "Run `symmetra-mcp import PATH`")
     details["backup_space"] = next((str(space) for space in await store.complete_spaces() if space != active), None)
     if providers.insists and (notice := await other_space_notice(store, providers)):
         return ComponentHealth("degraded", details, notice, f"Run `{MIGRATE}`, or set what it was before")

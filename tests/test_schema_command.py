@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from management_api import REF, TOKEN, management_api
-from schema_server import Server
+from supabase_stack.management import REF, TOKEN, management_api
+from supabase_stack.postgres import Server
 
 from symmetra_mcp import schema_command
 from symmetra_mcp.cli import cli
@@ -24,13 +24,6 @@ PASSWORD = "owner-password"
 OTHER_REF = "zyxwvutsrqponmlkjihg"
 Run = Callable[..., Result]
 LABELS = [migration.label for migration in migrations()]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ class MirroredStore(RuleStore):
         self._team = team
         self._copy = copy
         self._copy_open = False
+        self._open = False
         self._copied_revision = -1
         self._down_until = float("-inf")
         self._opening = anyio.Lock()
@@ -70,15 +71,21 @@ class MirroredStore(RuleStore):
 
     @override
     async def open(self) -> None:
+        self._open = True
         try:
             await self._team.open()
         except StoreUnavailableError as exc:
             if not await self._has_copy():
+                self._open = False
                 raise
             self._use_copy(exc)
+        except BaseException:
+            self._open = False
+            raise
 
     @override
     async def aclose(self) -> None:
+        self._open = False
         await self._team.aclose()
         async with self._opening:
             if self._copy_open:
@@ -108,6 +115,8 @@ class MirroredStore(RuleStore):
         Raises:
             StoreUnavailableError: The team's store can't be reached, and nothing was copied yet.
         """
+        if not self._open:
+            raise StoreUnavailableError(f"the rule store at {self._team.place} is not open")
         if anyio.current_time() >= self._down_until:
             try:
                 await self._team.open()  # where it could not be reached at the start

@@ -7,6 +7,7 @@ errors carry no HTTP status, so a hook of the HTTP client notes it down.
 from __future__ import annotations
 
 import random
+import ssl
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from symmetra_mcp.errors import StoreUnavailableError
+from symmetra_mcp.providers.wire import is_loopback
 from symmetra_mcp.stores.supabase_errors import Refusal, error_of
 
 if TYPE_CHECKING:
@@ -140,6 +142,7 @@ class SupabaseClient:
 
     async def _connect(self) -> AsyncClient:
         import httpx
+        import truststore
 
         # Imported in a thread: half a second during which the event loop has to answer a client's pings.
         supabase = await anyio.to_thread.run_sync(_import_supabase)
@@ -157,6 +160,8 @@ class SupabaseClient:
                 max_keepalive_connections=_KEPT_CONNECTIONS,
                 keepalive_expiry=_KEEPALIVE_S,
             ),
+            verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # the system's certificates, a company's too
+            trust_env=not is_loopback(self._address.url),
             follow_redirects=False,  # a key must not travel to wherever an answer points
             event_hooks={"response": [note]},
         )

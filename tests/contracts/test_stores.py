@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from supabase_stack.project import Project
 
 from symmetra_mcp.errors import InvalidEmbeddingError, RuleNotFoundError, SpaceMismatchError, StoreError
 from symmetra_mcp.passages import passages
@@ -17,15 +18,34 @@ from symmetra_mcp.probes import QUANTILE, probe_passages
 from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
 from symmetra_mcp.spaces import EmbeddingSpace
 from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter, RuleStore, SpaceStatus
+from symmetra_mcp.stores.mirror import MirroredStore
 from symmetra_mcp.stores.sqlite import SqliteStore
+from symmetra_mcp.stores.supabase import SupabaseStore
 from symmetra_mcp.testing import FakeProvider
 from symmetra_mcp.types import Rule, RuleKey, Scope, Source
 
 pytestmark = pytest.mark.anyio
 
-STORES: dict[str, Callable[[Path], RuleStore]] = {
-    "sqlite": SqliteStore,
-}
+
+def _embedded(request: pytest.FixtureRequest, place: Path) -> Callable[[], RuleStore]:
+    return lambda: SqliteStore(place / "data")
+
+
+def _supabase(request: pytest.FixtureRequest, place: Path) -> Callable[[], RuleStore]:
+    project: Project = request.getfixturevalue("project")
+    return lambda: SupabaseStore(project.address())
+
+
+def _mirrored(request: pytest.FixtureRequest, place: Path) -> Callable[[], RuleStore]:
+    project: Project = request.getfixturevalue("project")
+    return lambda: MirroredStore(SupabaseStore(project.address()), SqliteStore(place / "copy"))
+
+
+STORES = [
+    pytest.param(_embedded, id="sqlite"),
+    pytest.param(_supabase, id="supabase"),
+    pytest.param(_mirrored, id="supabase-with-copy", marks=pytest.mark.slow),
+]
 
 FULL_RULE = Rule(
     project_id="shop",
@@ -64,10 +84,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=STORES.values(), ids=STORES.keys())
+@pytest.fixture(params=STORES)
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], RuleStore]:
     """Makes stores of one place: what one writes, the others read."""
-    return lambda: request.param(tmp_path / "data")
+    make: Callable[[], RuleStore] = request.param(request, tmp_path)
+    return make
 
 
 @pytest.fixture
@@ -734,7 +755,7 @@ async def test_a_note_is_kept_replaced_and_empty_when_unknown(make_store: Callab
 async def test_a_description_names_its_kind_and_counts_vectors(store: RuleStore, provider: FakeProvider) -> None:
     await fill(store, provider, rule("one"), rule("two"))
     described = await store.describe()
-    assert described["kind"] in STORES
+    assert described["kind"] in ("sqlite", "supabase")
     assert described["vectors"] == 2
 
 
@@ -777,6 +798,7 @@ async def test_a_task_is_free_again_after_a_failure(make_store: Callable[[], Rul
     async with other.exclusive("embedding", wait=False) as held:
         assert held
     await one.aclose()
+    await other.aclose()
 
 
 async def test_giving_up_a_task_that_was_not_held_frees_nobody_elses(make_store: Callable[[], RuleStore]) -> None:
@@ -788,3 +810,4 @@ async def test_giving_up_a_task_that_was_not_held_frees_nobody_elses(make_store:
         async with other.exclusive("embedding", wait=False) as held:
             assert not held
     await one.aclose()
+    await other.aclose()

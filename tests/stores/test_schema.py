@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from schema_server import Server
+from supabase_stack.postgres import Server
 
 from symmetra_mcp.errors import ConfigError, SchemaError, StoreAccessError, StoreError, StoreUnavailableError
 from symmetra_mcp.stores import schema as schema_module
@@ -51,13 +51,6 @@ TINY = (
     "language sql as $$ select 2 $$;\n-- a comment without an end"),
 )  # fmt: skip
 FIXED_PUBLIC_READ = "grant usage on schema symmetra to anon;"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

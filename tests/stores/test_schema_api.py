@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from management_api import REF, TOKEN, Answer, Api, management_api
-from schema_server import Server
+from supabase_stack.management import REF, TOKEN, Answer, Api, management_api
+from supabase_stack.postgres import Server
 
 from symmetra_mcp.errors import ConfigError, SchemaError, StoreAccessError, StoreError, StoreUnavailableError
 from symmetra_mcp.stores.schema import Migration, migrations
@@ -21,13 +21,6 @@ TINY = (
     ),
     Migration(2, "more", "insert into symmetra.runs values (2);"),
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

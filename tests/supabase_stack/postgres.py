@@ -25,13 +25,23 @@ create role anon nologin noinherit;
 create role authenticated nologin noinherit;
 create role service_role nologin noinherit bypassrls;
 create role owner login createrole createdb password 'owner-password';
+create role authenticator login noinherit password 'authenticator';
+grant anon, authenticated, service_role to authenticator;
+alter role authenticator set statement_timeout = '8s';
+alter role anon set statement_timeout = '3s';
+alter role authenticated set statement_timeout = '8s';
 """
 PLATFORM = """
 create schema extensions;
+grant usage on schema extensions to public;
+grant usage on schema public to anon, authenticated, service_role;
 grant usage, create on schema extensions to owner;
 create extension vector with schema extensions;
 grant create on schema public to owner;
+alter default privileges in schema public revoke all on tables from anon, authenticated, service_role;
+alter default privileges in schema public revoke all on functions from public, anon, authenticated, service_role;
 """
+"""As on the platform since 30 October 2026: nothing that is made in `public` is granted to anybody."""
 
 
 class Server:
@@ -81,14 +91,22 @@ class Server:
         password = "owner-password" if user == "owner" else ""
         return psycopg.connect(self.url(database, user, password), autocommit=True)
 
-    def create_database(self) -> str:
+    def create_database(self, template: str = "") -> str:
+        """A new project's database, or a copy of one that nobody is connected to."""
         self._databases += 1
         name = f"project{self._databases}"
+        copy = f" template {template} strategy file_copy" if template else ""
         with self.connect("postgres") as connection:
-            connection.execute(f"create database {name} owner owner")
+            connection.execute(f"create database {name} owner owner{copy}")
+        if template:
+            return name
         with self.connect(name) as connection:
             connection.execute(PLATFORM)
         return name
+
+    def drop_database(self, name: str) -> None:
+        with self.connect("postgres") as connection:
+            connection.execute(f"drop database if exists {name} with (force)")
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGINT)  # with SIGQUIT its shared memory would stay
