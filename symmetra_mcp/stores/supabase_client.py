@@ -147,6 +147,8 @@ class SupabaseClient:
         # Imported in a thread: half a second during which the event loop has to answer a client's pings.
         supabase = await anyio.to_thread.run_sync(_import_supabase)
 
+        encrypted = self._address.url.startswith("https:")
+
         async def note(response: httpx.Response) -> None:
             seen = _last_answer.get(None)
             if seen is not None:
@@ -160,7 +162,8 @@ class SupabaseClient:
                 max_keepalive_connections=_KEPT_CONNECTIONS,
                 keepalive_expiry=_KEEPALIVE_S,
             ),
-            verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # the system's certificates, a company's too
+            # The system's certificates, a company's too; none are read where nothing is encrypted.
+            verify=encrypted and truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=not is_loopback(self._address.url),
             follow_redirects=False,  # a key must not travel to wherever an answer points
             event_hooks={"response": [note]},

@@ -32,12 +32,12 @@ def _embedded(request: pytest.FixtureRequest, place: Path) -> Callable[[], RuleS
 
 
 def _supabase(request: pytest.FixtureRequest, place: Path) -> Callable[[], RuleStore]:
-    project: Project = request.getfixturevalue("project")
+    project: Project = request.getfixturevalue("emptied_project")
     return lambda: SupabaseStore(project.address())
 
 
 def _mirrored(request: pytest.FixtureRequest, place: Path) -> Callable[[], RuleStore]:
-    project: Project = request.getfixturevalue("project")
+    project: Project = request.getfixturevalue("emptied_project")
     return lambda: MirroredStore(SupabaseStore(project.address()), SqliteStore(place / "copy"))
 
 
