@@ -32,8 +32,17 @@ from symmetra_mcp.search import (
     MIN_MAX_TOKENS,
     SearchRequest,
 )
-from symmetra_mcp.terminal import ProjectId, examples, json_option, progress, project_option, with_app, write
+from symmetra_mcp.terminal import (
+    ProjectId,
+    examples,
+    json_option,
+    progress,
+    project_option,
+    with_app,
+    write,
+)
 from symmetra_mcp.text import counted, rule_text, unknown_name
+from symmetra_mcp.transfer_command import pull, push
 from symmetra_mcp.types import Priority, Rule, RuleKey
 
 if TYPE_CHECKING:
@@ -43,7 +52,6 @@ if TYPE_CHECKING:
 _PATIENCE_S = 15.0
 """How long a search on the command line waits for a vendor to embed what is new."""
 _STDIN_CHUNK = 65_536
-_EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
 
 
 @click.group(
@@ -182,7 +190,7 @@ def import_(paths: tuple[Path, ...], project: str, dry_run: bool, prune: bool, v
 
 @cli.group()
 def rules() -> None:
-    """List, show, export, delete and restore rules."""
+    """List, show, export, delete and restore rules, and move them to and from a team's store."""
 
 
 @rules.command("list", epilog=examples("symmetra-mcp rules list --project starter --category security"))
@@ -225,7 +233,9 @@ def show(rule_id: str, project: str, as_json: bool) -> None:
 
 @rules.command(epilog=examples("symmetra-mcp rules export --project starter --output rules.yaml"))
 @project_option
-@click.option("--format", "format_", type=click.Choice(_EXPORT_FORMATS), help="Default: by the file's name, else yaml.")
+@click.option(
+    "--format", "format_", type=click.Choice(terminal.EXPORT_FORMATS), help="Default: by the file's name, else yaml."
+)
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def export(project: str, format_: RuleFormat | None, output: Path | None, as_json: bool) -> None:
@@ -235,7 +245,7 @@ def export(project: str, format_: RuleFormat | None, output: Path | None, as_jso
     if as_json:
         format_ = "json"
     if format_ is None:
-        format_ = _format_of(output)
+        format_ = terminal.format_of(output)
 
     async def run(app: App) -> None:
         await _check_project(app, project)
@@ -243,12 +253,7 @@ def export(project: str, format_: RuleFormat | None, output: Path | None, as_jso
         if output is None:
             write(text, as_data=True)
             return
-        try:
-            await anyio.Path(output).write_text(text, "utf-8")
-        except OSError as exc:
-            problem = f"{str(output)!r} can't be written: {exc.strerror or exc}"
-            raise click.ClickException(f"{problem}. Give --output a file in a folder that takes it") from None
-        click.echo(f"Wrote {output}", err=True)
+        await terminal.write_file(output, text)
 
     with_app(run)
 
@@ -368,6 +373,8 @@ def usage(all_months: bool, as_json: bool) -> None:
 
 cli.add_command(migrate)
 cli.add_command(schema)
+rules.add_command(push)
+rules.add_command(pull)
 
 
 def main() -> NoReturn:
@@ -381,15 +388,6 @@ def main() -> NoReturn:
         click.echo(f"Error: {exc}", err=True)
         raise SystemExit(1) from None
     raise SystemExit(0)
-
-
-def _format_of(output: Path | None) -> RuleFormat:
-    if output is None or output.suffix in (".yaml", ".yml"):
-        return "yaml"
-    for name in _EXPORT_FORMATS:
-        if output.suffix == f".{name}":
-            return name
-    raise click.UsageError(f"can't tell the format from {str(output)!r}: give --format")
 
 
 async def _sync(app: App) -> None:

@@ -127,7 +127,8 @@ async def _check_rules(store: RuleStore, providers: ProviderChoice) -> Component
         "texts_not_embedded": status.missing if status else None,
     }
     if not counts:
-        return ComponentHealth("degraded", details, "there are no rules", "Run `symmetra-mcp import PATH`")
+        step = "Run `symmetra-mcp rules push`" if store.is_shared else "Run `symmetra-mcp import PATH`"
+        return ComponentHealth("degraded", details, "there are no rules", step)
     details["backup_space"] = next((str(space) for space in await store.complete_spaces() if space != active), None)
     if providers.insists and (notice := await other_space_notice(store, providers)):
         return ComponentHealth("degraded", details, notice, f"Run `{MIGRATE}`, or set what it was before")

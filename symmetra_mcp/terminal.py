@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import anyio
@@ -25,6 +26,9 @@ from symmetra_mcp.types import ProgressCallback, Stage
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from symmetra_mcp.ingest.export import RuleFormat
+
+EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
 _WHOLE_LINES = 100_000
 
 
@@ -127,6 +131,26 @@ def write(text: str, *, as_data: bool = False) -> None:
     except OSError as exc:
         forget_output()
         raise click.ClickException(f"the answer can't be written to stdout: {exc.strerror or exc}") from None
+
+
+async def write_file(output: Path, text: str) -> None:
+    """Write an answer into a file, and say so."""
+    try:
+        await anyio.Path(output).write_text(text, "utf-8")
+    except OSError as exc:
+        problem = f"{str(output)!r} can't be written: {exc.strerror or exc}"
+        raise click.ClickException(f"{problem}. Give --output a file in a folder that takes it") from None
+    click.echo(f"Wrote {output}", err=True)
+
+
+def format_of(output: Path | None) -> RuleFormat:
+    """The form of rules that a file's name tells; YAML for stdout."""
+    if output is None or output.suffix in (".yaml", ".yml"):
+        return "yaml"
+    for name in EXPORT_FORMATS:
+        if output.suffix == f".{name}":
+            return name
+    raise click.UsageError(f"can't tell the format from {str(output)!r}: give one of {', '.join(EXPORT_FORMATS)}")
 
 
 def forget_output() -> None:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     )
     from symmetra_mcp.types import Rule, Stage
 
-STAGES: dict[Stage, str] = {"read": "Reading rule files", "write": "Writing rules", "embed": "Embedding rules"}
+STAGES: dict[Stage, str] = {
+    "read": "Reading rule files",
+    "write": "Writing rules",
+    "embed": "Embedding rules",
+    "vectors": "Copying vectors",
+}
 """What a long call is doing, as a person reads it."""
 
 _NAMES_SHOWN = 20
