@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from loopback import Fault, LoopbackVendor, expected_vector
+from supabase_stack.project import Project
 
 from symmetra_mcp.app import App
 from symmetra_mcp.cli import cli
@@ -357,23 +359,72 @@ def test_what_the_guide_installs_by_hand_is_a_dependency_or_an_extra() -> None:
 @pytest.mark.parametrize(
     "script", [FULL_MIGRATION, SEARCH_TEST, FUNCTION_NOT_FOUND], ids=["full", "test-only", "function"]
 )
-def test_a_supabase_project_is_refused_with_the_way_to_go_on(machine: Machine, script: str) -> None:
+def test_a_project_without_its_key_is_refused_by_the_name_of_the_setting(machine: Machine, script: str) -> None:
     done = machine.shell(script, OPENAI_API_KEY=KEY)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: --project-id 'abcdefghijklmnopqrst' names a Supabase project")
-    assert "Leave the option out" in done.stderr
+    assert "`SYMMETRA_SUPABASE_KEY` is not" in done.stderr
     assert machine.vendor.stats.requests == 0
     assert not machine.data.exists()
 
 
-def test_an_empty_project_id_is_refused_too(machine: Machine) -> None:
-    assert machine.shell('symmetra-mcp migrate --project-id "$UNSET"').returncode == 1
+@pytest.mark.parametrize("project_id", ["", "short", "ABCDEFGHIJKLMNOPQRST"])
+def test_a_project_id_that_is_none_is_refused(machine: Machine, project_id: str) -> None:
+    done = machine.shell(f"symmetra-mcp migrate --project-id '{project_id}'")
+    assert (done.returncode, "20 lower-case letters" in done.stderr) == (1, True)
 
 
-def test_a_dry_run_after_a_refused_project_counts_and_asks_nobody(machine: Machine) -> None:
-    done = machine.shell(FIRST_MIGRATION, OPENAI_API_KEY=KEY)
+def test_another_project_than_the_address_means_is_refused(machine: Machine) -> None:
+    address = {"SYMMETRA_SUPABASE_URL": f"https://{'z' * 20}.supabase.co", "SYMMETRA_SUPABASE_KEY": "sb_secret_x"}
+    done = machine.shell(FUNCTION_NOT_FOUND, OPENAI_API_KEY=KEY, **address)
+    assert (done.returncode, "nothing was changed" in done.stderr) == (1, True)
+
+
+OLDER_TABLE = """
+create type rule_category as enum ('architecture', 'security');
+create table public.rules (id uuid primary key default gen_random_uuid(), rule_id text unique not null,
+  title text not null, guidance text not null, rationale text, category rule_category, priority text default 'medium',
+  contexts text[], tech_stacks text[], keywords text[], project_id text, embedding extensions.vector(384));
+insert into public.rules (rule_id, title, guidance, category)
+  select 'rule-' || n, 'Choice ' || n, 'Keep embeddings in place ' || n, 'architecture' from generate_series(2, 10) n;
+insert into public.rules (rule_id, title, guidance, category) values ('vector-db-choice', 'Vector Database Selection',
+  'Use a vector database for the architecture of the embeddings', 'architecture');
+"""
+
+
+def test_migrating_the_older_project_creates_the_functions_and_embeds_its_rules(
+    machine: Machine, bare_project: Project
+) -> None:
+    with psycopg.connect(bare_project.db_url, autocommit=True) as connection:
+        connection.execute(OLDER_TABLE)
+    team = {**bare_project.environment(), "OPENAI_API_KEY": KEY}
+    missing = machine.shell(FUNCTION_NOT_FOUND, **team)
+    assert missing.returncode == 1
+    assert "Vector search function not found" in missing.stderr
+    assert "symmetra-mcp schema apply" in missing.stderr
+    migrated = machine.shell(FULL_MIGRATION, **team, SYMMETRA_DB_URL=bare_project.db_url)
+    assert migrated.stderr.splitlines() == [
+        "Created the vector search functions in the database",
+        "Connected to openai (text-embedding-3-small, 384 dimensions)",
+        f"Connected to Supabase, {bare_project.url} (10 rules)",
+        "Batch 1 of 1: 10 of 10 texts embedded",
+    ]
+    assert migrated.stdout.endswith("Migration complete.\n")
+    assert ast.literal_eval(machine.shell(f"python -c {shlex.quote(HEALTH)}", **team).stdout) == {
+        "status": "healthy",
+        "components": {
+            "supabase": {"status": "healthy", "rule_count": 10},
+            "openai": {"status": "healthy", "embedding_dimensions": 384},
+        },
+    }
+    tested = machine.shell(SEARCH_TEST, **team)
+    assert tested.returncode == 0
+    assert "  1. [architecture] Vector Database Selection\n     Rule: vector-db-choice | Similarity: " in tested.stdout
+    assert bare_project.execute("select count(*), count(embedding) from public.rules") == [(10, 0)]
+
+
+def test_a_dry_run_counts_and_asks_nobody(machine: Machine) -> None:
+    done = machine.shell("symmetra-mcp migrate --dry-run", OPENAI_API_KEY=KEY)
     assert done.returncode == 0
-    assert "--project-id" in done.stderr
     assert done.stdout.startswith(f"{TEXTS} of {TEXTS} texts would be embedded in space openai/text-embedding-3-small")
     assert machine.vendor.stats.requests == 0
 
