@@ -267,6 +267,8 @@ def _applied_text(applied: Applied) -> str:
         lines.append(f"The schema is at version {applied.version}.")
     else:
         lines.append(f"The schema in {applied.before.place} is up to date (version {applied.version}).")
+    if applied.adopted is not None:
+        lines.append(f"The older table `rules` is followed: {counted(applied.adopted, 'rule')} of it are here too.")
     if applied.public_read != applied.before.public_read:
         verb = "would be" if applied.dry_run else "is"
         who = "everybody with the publishable key" if applied.public_read else "members alone"

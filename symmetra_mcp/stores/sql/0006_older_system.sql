@@ -200,6 +200,20 @@ revoke all on function symmetra.older_key(jsonb), symmetra.older_list(jsonb), sy
 
 select symmetra.adopt_older_rules();
 
+-- How many rules came from the older table; adopts it where it is new since the last time. Null: there is none.
+create or replace function symmetra.older_rule_count() returns bigint
+language plpgsql set search_path = pg_catalog, symmetra as $$
+begin
+  if to_regclass('public.rules') is null then
+    return null;
+  end if;
+  if not exists (select 1 from pg_trigger where tgrelid = 'public.rules'::regclass and tgname = 'symmetra_follow') then
+    return (adopt_older_rules() ->> 'adopted')::bigint;
+  end if;
+  return (select count(*) from older_rules);
+end $$;
+revoke all on function symmetra.older_rule_count() from public, anon, authenticated;
+
 -- The call that the older system's programs make, where no function answers it yet: in the space that is active.
 do $do$
 begin
