@@ -42,7 +42,7 @@ _dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would 
         "symmetra-mcp rules push AGENTS.md .cursor --project shop",
     )
 )
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @_projects_option
 @_prune_option
 @_dry_run_option

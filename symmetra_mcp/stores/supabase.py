@@ -300,7 +300,7 @@ class SupabaseStore(RuleStore):
         if answer["unprepared"] and self._writes:
             await self._prepare()
             answer = await self._match(query, [signed_hash(term) for term in wanted])
-        words = {signed_hash(term): word for term, word in wanted.items()}
+        words = {signed_hash(term): (term, word) for term, word in wanted.items()}
         return Matches(
             candidates=tuple(self._candidate(row, words, query.rule_filter.path) for row in answer["candidates"]),
             considered=answer["considered"],
@@ -374,14 +374,15 @@ class SupabaseStore(RuleStore):
                 return SpaceMismatchError(expected=active, actual=query.space)
         return conflict
 
-    def _candidate(self, row: dict[str, Any], words: Mapping[int, str], path: str) -> Candidate:
+    def _candidate(self, row: dict[str, Any], words: Mapping[int, tuple[str, str]], path: str) -> Candidate:
+        matched = sorted((-impact, *words[number]) for number, impact in row["matched"])
         scopes = self._scopes.get(row["scope"], ())
         return Candidate(
             rule=rule_of_row(row["rule"]),
             score=float(row["score"]),
             relevance=float(row["relevance"]),
             similarity=_float(row["similarity"]),
-            words=tuple(dict.fromkeys(words[term] for term, _ in row["matched"] if term in words)),
+            words=tuple(dict.fromkeys(word for _, _, word in matched)),
             passage=unescaped(row["passage"] or ""),
             matched_glob=(matching_glob(scopes, path) or "") if path and scopes else "",
         )

@@ -118,6 +118,17 @@ create or replace trigger move_rules_in_index after update on symmetra.rules
   referencing old table as old_rules new table as new_rules
   for each statement execute function symmetra.move_rules_in_index();
 
+-- A space that loses a vector is no longer known to be complete.
+create or replace function symmetra.doubt_completeness() returns trigger
+language plpgsql set search_path = pg_catalog, symmetra as $$
+begin
+  update spaces as s set complete_at = null, revision = s.revision + 1
+    where s.space_no in (select distinct space_no from gone);
+  return null;
+end $$;
+create or replace trigger doubt_completeness after delete on symmetra.vectors
+  referencing old table as gone for each statement execute function symmetra.doubt_completeness();
+
 -- Rows of a write: the last of each key counts.
 create or replace function symmetra.rule_rows(p_rules json)
 returns table (
