@@ -154,10 +154,12 @@ class MirroredStore(RuleStore):
         copy = await self._opened_copy()
         async with copy.exclusive("copy", wait=False) as held:
             if held:
-                await self._copy_rules(copy)
+                revision = await self._copy_rules(copy)
                 await self._copy_vectors(copy)
+                self._copied_revision = revision
 
-    async def _copy_rules(self, copy: RuleStore) -> None:
+    async def _copy_rules(self, copy: RuleStore) -> int:
+        """Bring the rules in step, and return the revision that they are of."""
         state = await self._copied_state()
         since = int(state.get("revision", 0))
         page = await self._team.changes(since, (since, 0))
@@ -165,7 +167,7 @@ class MirroredStore(RuleStore):
             await copy.delete_rules([rule.key for rule in await copy.list_rules()])
             since = 0
             page = await self._team.changes(0, (0, 0))
-        revision, removed = page["revision"], page["removed"]
+        revision, removed = int(page["revision"]), page["removed"]
         await copy.delete_rules(removed)
         while page["rules"]:
             await copy.upsert_rules(page["rules"])
@@ -173,7 +175,7 @@ class MirroredStore(RuleStore):
         at = datetime.now(UTC).isoformat(sep=" ", timespec="minutes").replace("+00:00", " UTC")
         note = {"store_id": page["store_id"], "revision": revision, "at": at}
         await copy.set_note(_COPY_NOTE, json.dumps(note))
-        self._copied_revision = revision
+        return revision
 
     async def _copy_vectors(self, copy: RuleStore) -> None:
         for status in await self._team.space_statuses():

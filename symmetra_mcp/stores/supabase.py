@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from symmetra_mcp.providers.base import Embeddings
     from symmetra_mcp.spaces import EmbeddingSpace
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 MAX_BODY_BYTES = 800_000
 """Of a request: what Supabase's gateways take is not documented; a megabyte has been seen to pass everywhere."""
 PAGE_RULES = 500
@@ -64,6 +68,24 @@ _RENEW_S = 8.0
 _RELEASE_S = 5.0
 _LEASE_POLL_S = 0.5
 _MAX_BACKGROUNDS = 64
+
+
+def _understood(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """An answer that is none of our functions' becomes an error of ours; what was asked changed nothing."""
+
+    @wraps(method)
+    async def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as exc:
+            if isinstance(exc, SymmetraError):
+                raise
+            raise StoreUnavailableError(
+                "something else than the rule store answered: check that `SYMMETRA_SUPABASE_URL` is a Supabase "
+                f"project's address, and that no sign-in page of the network stands before it ({type(exc).__name__})"
+            ) from None
+
+    return reading
 
 
 class SupabaseStore(RuleStore):
@@ -99,6 +121,7 @@ class SupabaseStore(RuleStore):
     # Life
 
     @override
+    @_understood
     async def open(self) -> None:
         if self._open:
             return
@@ -166,6 +189,7 @@ class SupabaseStore(RuleStore):
         return deleted
 
     @override
+    @_understood
     async def list_rules(self, project_id: str | None = None) -> list[Rule]:
         rules: list[Rule] = []
         after: list[str] | None = None
@@ -177,6 +201,7 @@ class SupabaseStore(RuleStore):
             after = [rows[-1]["project_id"], rows[-1]["rule_id"]]
 
     @override
+    @_understood
     async def get_rule(self, key: RuleKey) -> Rule:
         rows = await self._rows(escaped(key.project_id), escaped(key.rule_id), None)
         if not rows:
@@ -192,10 +217,12 @@ class SupabaseStore(RuleStore):
         return rows
 
     @override
+    @_understood
     async def count_rules(self) -> Mapping[str, int]:
         counts = unescaped(await self._call("symmetra_projects", {}))
         return dict(sorted(counts.items()))
 
+    @_understood
     async def changes(self, since: int, after: tuple[int, int]) -> dict[str, Any]:
         """A page of what changed since a revision: rules, keys removed, and where the next page begins."""
         page: dict[str, Any] = await self._call(
@@ -210,6 +237,7 @@ class SupabaseStore(RuleStore):
     # Spaces and vectors
 
     @override
+    @_understood
     async def active_space(self) -> EmbeddingSpace | None:
         if self._active is None or not self._open:
             status = await self._call("symmetra_status", {})
@@ -222,6 +250,7 @@ class SupabaseStore(RuleStore):
         self._active = (space,)
 
     @override
+    @_understood
     async def space_statuses(self) -> list[SpaceStatus]:
         statuses: list[SpaceStatus] = []
         for row in await self._call("symmetra_spaces", {}):
@@ -237,10 +266,12 @@ class SupabaseStore(RuleStore):
         return [status.space for status in await self.space_statuses() if status.passages and not status.missing]
 
     @override
+    @_understood
     async def count_passages(self) -> int:
         return int(await self._call("symmetra_count_passages", {}))
 
     @override
+    @_understood
     async def missing_passages(
         self, space: EmbeddingSpace, *, after: str = "", limit: int = 512, again: bool = False
     ) -> tuple[list[Passage], str]:
@@ -250,12 +281,14 @@ class SupabaseStore(RuleStore):
         return page, page[-1].content_hash if page else after
 
     @override
+    @_understood
     async def without_vector(self, space: EmbeddingSpace, hashes: Sequence[str]) -> set[str]:
         if not hashes:
             return set()
         return set(await self._call("symmetra_without_vector", {"space": space.space_id, "hashes": list(hashes)}))
 
     @override
+    @_understood
     async def get_vectors(self, space: EmbeddingSpace, hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         found: dict[str, NDArray[np.float32]] = {}
         for start in range(0, len(hashes), PAGE_RULES):
@@ -294,6 +327,7 @@ class SupabaseStore(RuleStore):
     # Search
 
     @override
+    @_understood
     async def match(self, query: MatchQuery) -> Matches:
         wanted = query_terms(query.text, MAX_QUERY_TERMS)
         answer = await self._match(query, [signed_hash(term) for term in wanted])
@@ -390,6 +424,7 @@ class SupabaseStore(RuleStore):
     # Care
 
     @override
+    @_understood
     async def describe(self) -> Mapping[str, Detail]:
         sizes: dict[str, Detail] = await self._call("symmetra_sizes", {})
         status = await self._call("symmetra_status", {})

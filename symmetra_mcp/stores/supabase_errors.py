@@ -218,6 +218,7 @@ _BY_CODE: dict[str, Callable[[Refusal, str, bool], StoreError]] = {
     "3F000": _no_function,
     "PGRST106": _no_function,
     "PGRST203": _two_functions,
+    "42725": _two_functions,
     "42501": _may_not,
     "PGRST301": _refused_key,
     "PGRST302": _refused_key,

@@ -11,18 +11,22 @@ from typing import Any
 from psycopg import sql
 
 from supabase_stack.catalog import Catalog, Function, Table
-from supabase_stack.errors import RefusedError
+from supabase_stack.errors import RefusedError, unknown
 
 MAX_ROWS = 1000
 """Supabase's limit for the rows of one answer; what is beyond is left out without a word."""
 _OPERATORS = {"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "like", "ilike": "ilike"}
 _ARRAY_OPERATORS = {"cs": "@>", "cd": "<@", "ov": "&&"}
-_WORDS = ("select", "order", "limit", "offset", "on_conflict", "columns")
+_OTHER_OPERATORS = "is|match|imatch|isdistinct|fts|plfts|phfts|wfts|sl|sr|nxr|nxl|adj"
+_READING = ("order", "limit", "offset")
+_WORDS = ("select", *_READING, "on_conflict", "columns")
+_COUNT_NEW = "set_config('pgrst.inserted', (coalesce({}, '0')::int {} 1)::text, true)"
+_NEW = "nullif(current_setting('pgrst.inserted', true), '')"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A statement whose one row holds how many rows there are, and their JSON."""
+    """A statement whose one row holds how many rows there are, their JSON, and how many of them an upsert found new."""
 
     statement: sql.Composed
     values: Sequence[Any]
@@ -34,7 +38,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Request:
-    """What a table request asks for."""
+    """What a request asks for."""
 
     method: str
     parameters: list[tuple[str, str]]
@@ -46,9 +50,11 @@ class Request:
         return next((value for key, value in self.parameters if key == name), default)
 
 
-def function_call(catalog: Catalog, name: str, body: bytes) -> Call:
+def function_call(catalog: Catalog, name: str, request: Request) -> Call:
     """`POST /rpc/<name>`: arguments by name from a JSON object."""
-    given = _object(body)
+    if request.method != "POST" or request.parameters:
+        raise unknown("function call but by POST and without a query")
+    given = _object(request.body)
     function = catalog.function(name, set(given))
     values: list[Any] = []
     source, arguments = sql.SQL("(values (1)) as b"), sql.SQL("")
@@ -58,10 +64,10 @@ def function_call(catalog: Catalog, name: str, body: bytes) -> Call:
         )
         source = sql.SQL("json_to_record(%s::json) as b ({})").format(typed)
         arguments = sql.SQL(", ").join(sql.SQL("{0} := b.{0}").format(sql.Identifier(argument)) for argument in given)
-        values.append(body.decode())
+        values.append(request.body.decode())
     called = sql.SQL("{}({})").format(sql.Identifier("public", name), arguments)
     return Call(
-        _function_statement(function, called, source),
+        _function_statement(function, called, source, request),
         values,
         function.reads_only,
         204 if function.returns_nothing else 200,
@@ -70,12 +76,15 @@ def function_call(catalog: Catalog, name: str, body: bytes) -> Call:
     )
 
 
-def _function_statement(function: Function, called: sql.Composed, source: sql.Composable) -> sql.Composed:
+def _function_statement(
+    function: Function, called: sql.Composed, source: sql.Composable, request: Request
+) -> sql.Composed:
+    many = function.returns_set and not request.wants_object
     if function.is_scalar or function.returns_nothing:
-        answer = "coalesce(json_agg(t.s), '[]')" if function.returns_set else "coalesce(json_agg(t.s) -> 0, 'null')"
+        answer = "coalesce(json_agg(t.s), '[]')" if many else "coalesce(json_agg(t.s) -> 0, 'null')"
         statement = "select count(*), " + answer + "::text from (select {} as s from {} limit {}) as t"
         return sql.SQL(statement).format(called, source, MAX_ROWS)
-    answer = "coalesce(json_agg(t), '[]')" if function.returns_set else "coalesce(json_agg(t) -> 0, 'null')"
+    answer = "coalesce(json_agg(t), '[]')" if many else "coalesce(json_agg(t) -> 0, 'null')"
     statement = "select count(*), " + answer + "::text from (select c.* from {}, lateral {} as c limit {}) as t"
     return sql.SQL(statement).format(source, called, MAX_ROWS)
 
@@ -103,6 +112,8 @@ def _select(table: Table, request: Request) -> Call:
 
 
 def _change(table: Table, request: Request) -> Call:
+    if any(name in _READING for name, _ in request.parameters):
+        raise unknown("order or limit of a change")
     returned = request.prefer.get("return") == "representation"
     returning = sql.SQL(" returning {}").format(_columns(table, request) if returned else sql.SQL("1"))
     if request.method == "POST":
@@ -118,25 +129,28 @@ def _change(table: Table, request: Request) -> Call:
             assignments = sql.SQL(", ").join(sql.SQL("{0} = b.{0}").format(sql.Identifier(each)) for each in names)
             statement = sql.SQL("update {} set {} from {}{}").format(_named(table), assignments, source, where)
             values = [request.body.decode(), *conditions]
-    whole = sql.SQL("with changed as ({}{}) select count(*), {} from (select * from changed) as t").format(
-        statement, returning, sql.SQL(_aggregate(request) if returned else "''")
+    whole = sql.SQL("with changed as ({}{}) select count(*), {}, {} from (select * from changed) as t").format(
+        statement, returning, sql.SQL(_aggregate(request) if returned else "''"), sql.SQL(_NEW)
     )
     return Call(whole, values, False, status, {}, returns_nothing=not returned)
 
 
 def _insert(table: Table, request: Request) -> tuple[sql.Composed, list[Any]]:
     names, source = _rows(table, request)
-    statement = sql.SQL("insert into {} ({}) select {} from {}").format(
+    statement = sql.SQL("insert into {} ({}) select {} from {} where {} <> ''").format(
         _named(table),
         sql.SQL(", ").join(map(sql.Identifier, names)),
         sql.SQL(", ").join(sql.Identifier("b", each) for each in names),
         source,
+        sql.SQL(_COUNT_NEW.format(_NEW, "+")),
     )
     resolution = request.prefer.get("resolution", "")
     if resolution:
         key = [_unquoted(each) for each in _split(request.parameter("on_conflict"))] or list(table.primary_key)
         update = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(each)) for each in names)
-        then = sql.SQL("update set {}").format(update) if resolution == "merge-duplicates" else sql.SQL("nothing")
+        counted = sql.SQL(_COUNT_NEW.format(_NEW, "-") + " <> ''")
+        merge = sql.SQL("update set {} where {}").format(update, counted)
+        then = merge if resolution == "merge-duplicates" else sql.SQL("nothing")
         statement += sql.SQL(" on conflict ({}) do {}").format(sql.SQL(", ").join(map(sql.Identifier, key)), then)
     return statement, [request.body.decode()]
 
@@ -155,12 +169,15 @@ def _rows(table: Table, request: Request) -> tuple[list[str], sql.Composed]:
             raise RefusedError(
                 400, "PGRST204", f"Could not find the '{each}' column of '{table.name}' in the schema cache"
             )
+    if not names:
+        raise unknown("body without columns")
     typed = sql.SQL(", ").join(sql.SQL("{} " + table.columns[each]).format(sql.Identifier(each)) for each in names)
     reader = "json_to_recordset" if isinstance(body, list) else "json_to_record"
     source = "%s::json"
     if request.prefer.get("missing") == "default":
         defaults = ", ".join(f"'{each}', {table.defaults[each]}" for each in names if table.defaults[each])
-        source = f"(select json_agg(jsonb_build_object({defaults}) || e) from jsonb_array_elements(%s::jsonb) as e)"
+        elements = "%s::jsonb" if isinstance(body, list) else "jsonb_build_array(%s::jsonb)"
+        source = f"(select json_agg(jsonb_build_object({defaults}) || e) from jsonb_array_elements({elements}) as e)"
         reader = "json_to_recordset"
     return names, sql.SQL(reader + "(" + source + ") as b ({})").format(typed)
 
@@ -173,9 +190,7 @@ def _where(table: Table, request: Request) -> tuple[sql.Composed, list[Any]]:
             continue
         if name not in table.columns:
             if name in ("and", "or", "not.and", "not.or"):
-                raise RefusedError(
-                    501, "", f"this gateway knows no {name!r}: write it in tests/supabase_stack/calls.py"
-                )
+                raise unknown(repr(name))
             raise RefusedError(400, "42703", f"column {table.name}.{name} does not exist")
         parts.append(_condition(table.name, name, text, values))
     if not parts:
@@ -198,6 +213,8 @@ def _condition(table: str, column: str, text: str, values: list[Any]) -> sql.Com
     elif operator in _OPERATORS or operator in _ARRAY_OPERATORS:
         values.append(value.replace("*", "%") if operator in ("like", "ilike") else value)
         condition = sql.SQL("{} " + {**_OPERATORS, **_ARRAY_OPERATORS}[operator] + " %s").format(name)
+    elif re.fullmatch(r"\w+\(\w+\)|" + _OTHER_OPERATORS, text.partition(".")[0]):
+        raise unknown(f"filter {text!r}")
     else:
         raise RefusedError(400, "PGRST100", f'"failed to parse filter ({text})" (line 1, column 1)')
     return sql.SQL("not ({})").format(condition) if negated else condition
@@ -210,7 +227,7 @@ def _columns(table: Table, request: Request) -> sql.Composable:
     names = [_unquoted(each) for each in _split(wanted)]
     for each in names:
         if not re.fullmatch(r"\w+", each):
-            raise RefusedError(501, "", f"this gateway knows no select of {each!r}")
+            raise unknown(f"select of {each!r}")
         if each not in table.columns:
             raise RefusedError(400, "42703", f"column {table.name}.{each} does not exist")
     return sql.SQL(", ").join(sql.Identifier(table.name, each) for each in names)

@@ -11,12 +11,12 @@ import psycopg
 from supabase_stack.errors import RefusedError
 
 _FUNCTIONS = """
-select p.proname, p.oid::regprocedure::text, p.provolatile, p.proretset, t.typname,
+select p.proname, p.provolatile, p.proretset, t.typname,
   t.typtype in ('b', 'd', 'e') or (t.typtype = 'p' and t.typname <> 'record'), coalesce(p.proconfig, '{}'),
   array(select p.proargnames[i] from generate_series(1, p.pronargs) as i),
   array(select format_type(p.proargtypes[i - 1], null) from generate_series(1, p.pronargs) as i), p.pronargdefaults
 from pg_proc as p join pg_type as t on t.oid = p.prorettype
-where p.pronamespace = 'public'::regnamespace and p.prokind = 'f'
+where p.pronamespace = 'public'::regnamespace and p.prokind = 'f' order by p.oid
 """
 _TABLES = """
 select c.relname, array_agg(a.attname::text order by a.attnum),
@@ -33,7 +33,6 @@ where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p') g
 @dataclass(frozen=True)
 class Function:
     name: str
-    signature: str
     reads_only: bool
     returns_set: bool
     returns_nothing: bool
@@ -41,6 +40,10 @@ class Function:
     settings: Mapping[str, str]
     arguments: Mapping[str, str]
     required: frozenset[str]
+
+    @property
+    def signature(self) -> str:
+        return f"public.{self.name}({', '.join(f'{each} => {kind}' for each, kind in self.arguments.items())})"
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,23 @@ class Catalog:
         names = ", ".join(sorted(given))
         if not fitting:
             called = f"public.{name}" + (f"({names})" if given else " without parameters")
+            searched = f" with parameter{'s' * (len(given) > 1)} {names}" if given else " without parameters"
             raise RefusedError(
                 404,
                 "PGRST202",
                 f"Could not find the function {called} in the schema cache",
-                f"Searched for the function public.{name} with parameters {names} or with a single unnamed json/jsonb "
-                "parameter, but no matches were found in the schema cache.",
+                f"Searched for the function public.{name}{searched} or with a single unnamed json/jsonb parameter, but "
+                "no matches were found in the schema cache.",
             )
         if len(fitting) > 1:
-            told = ", ".join(f"public.{each.signature}" for each in fitting)
-            raise RefusedError(300, "PGRST203", f"Could not choose the best candidate function between: {told}")
+            told = ", ".join(each.signature for each in fitting)
+            raise RefusedError(
+                300,
+                "PGRST203",
+                f"Could not choose the best candidate function between: {told}",
+                hint="Try renaming the parameters or the function itself in the database so function overloading can "
+                "be resolved",
+            )
         return fitting[0]
 
     def table(self, name: str) -> Table:
@@ -109,11 +119,10 @@ class Catalog:
 
 
 def _function(row: tuple[Any, ...]) -> Function:
-    name, signature, volatility, returns_set, returned, is_scalar, settings, names, types, defaults = row
+    name, volatility, returns_set, returned, is_scalar, settings, names, types, defaults = row
     arguments = dict(zip(names, types, strict=True))
     return Function(
         name=name,
-        signature=signature,
         reads_only=volatility in ("s", "i"),
         returns_set=returns_set,
         returns_nothing=returned == "void",

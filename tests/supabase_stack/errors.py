@@ -12,7 +12,7 @@ _BY_CODE = {
     "23503": 409,
     "23505": 409,
     "25006": 405,
-    "21000": 400,
+    "21000": 500,
     "53400": 500,
     "57P01": 503,
     "P0001": 400,
@@ -32,7 +32,7 @@ _BY_CLASS = {
 
 
 class RefusedError(Exception):
-    """An answer that is no result. Without a code it is the API gateway's in front of PostgREST."""
+    """An answer that is no result. Without a code it is not PostgREST's: the API gateway's before it, or our own."""
 
     def __init__(
         self, status: int, code: str, message: str, details: str | None = None, hint: str | None = None
@@ -51,8 +51,17 @@ class RefusedError(Exception):
         return json.dumps(told).encode()
 
 
-def status_of(sqlstate: str) -> int:
+def unknown(what: str) -> RefusedError:
+    """The refusal of what PostgREST may do and this gateway does not: passed over, a test would mean nothing."""
+    return RefusedError(501, "", f"this gateway knows no {what}: write it in tests/supabase_stack")
+
+
+def status_of(sqlstate: str, message: str) -> int:
     """The status of an error of Postgres: `PTxyz` is what the function asks for."""
-    if sqlstate[:2] == "PT" and sqlstate[2:].isdigit():
-        return int(sqlstate[2:])
+    if sqlstate[:2] == "PT":
+        return int(sqlstate[2:]) if sqlstate[2:].isdigit() else 500
+    if sqlstate == "22023" and message.startswith("role") and message.endswith("does not exist"):
+        return 401
+    if sqlstate == "21000" and message.endswith("requires a WHERE clause"):
+        return 400
     return _BY_CODE.get(sqlstate, _BY_CLASS.get(sqlstate[:2], 400))

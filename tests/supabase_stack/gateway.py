@@ -23,11 +23,17 @@ import psycopg
 
 from supabase_stack.calls import Call, Request, function_call, table_call
 from supabase_stack.catalog import Catalog
-from supabase_stack.errors import RefusedError, status_of
+from supabase_stack.errors import RefusedError, status_of, unknown
 from supabase_stack.keys import claims_of
 
 _PREFIX = "/rest/v1/"
 _MAX_URL = 16_384
+_ACCEPTED = ("", "*/*", "application/json", "application/vnd.pgrst.object+json")
+_PREFERRED = {
+    "return": ("minimal", "representation"),
+    "resolution": ("merge-duplicates", "ignore-duplicates"),
+    "missing": ("default", "null"),
+}
 _IDLE_CONNECTIONS = 6
 
 
@@ -42,7 +48,8 @@ class Fault:
         status: Answered instead of the work.
         cut: Break the connection off before the work, or after its transaction is committed.
         delay_s: Wait first.
-        statement: Run in the request's transaction before its work, such as one that ends the connection.
+        statement: Run in the request's transaction before its work, by the login that takes on the key's role, such as
+            one that ends the connection.
     """
 
     path: str = ""
@@ -93,10 +100,9 @@ class Gateway:
 
     def start(self) -> None:
         """Read the schema and serve, at the same port as before where there was one."""
+        self._listening = self._listen()
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             self._catalog = Catalog.read(connection)
-        self._listening = psycopg.connect(self._dsn, autocommit=True)
-        self._listening.execute("listen pgrst")
         self._server = _Server(self, self._port)
         self._port = self._server.server_address[1]
 
@@ -120,10 +126,22 @@ class Gateway:
         with self._lock:
             if self._listening is None:
                 return
-            told = list(self._listening.notifies(timeout=0))
+            try:
+                self._listening.execute("select")  # what was said before this is heard with its answer
+            except psycopg.OperationalError:
+                self._listening = self._listen()
+                self._heard.append("")
+            told = any(payload in ("", "reload schema") for payload in self._heard)
+            self._heard.clear()
             if told:
                 with psycopg.connect(self._dsn, autocommit=True) as connection:
                     self._catalog = Catalog.read(connection)
+
+    def _listen(self) -> psycopg.Connection[Any]:
+        connection = psycopg.connect(self._dsn, autocommit=True)
+        connection.add_notify_handler(lambda notify: self._heard.append(notify.payload))
+        connection.execute("listen pgrst")
+        return connection
 
     def fault_for(self, path: str) -> Fault:
         with self._lock:
@@ -145,39 +163,53 @@ class Gateway:
             claims = claims_of(headers)
             role = str(claims["role"])
             call, request = self._call(method, target, headers, body)
-            rows, text = self._run(call, claims, role, method, fault)
-            return self._answer_of(call, request, rows, text, role)
+            path = urlsplit(target).path.removeprefix(_PREFIX.rstrip("/"))
+            settings = {
+                "role": role,
+                "request.jwt.claims": json.dumps(claims),
+                "request.method": method,
+                "request.path": path,
+                "request.headers": json.dumps(headers),
+                "request.cookies": "{}",
+            }
+            return self._run(call, request, settings, fault)
         except RefusedError as refused:
-            return _Answer(refused.status, refused.body(), {"Proxy-Status": f"PostgREST; error={refused.code}"}, role)
+            return _refusal(refused, role)
         except psycopg.Error as error:
-            return _database_error(error, role)
+            return _refusal(_database_error(error), role)
 
     def _call(self, method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[Call, Request]:
         parts = urlsplit(target)
+        if not parts.path.startswith(_PREFIX) or parts.path == _PREFIX:
+            raise unknown(f"path {parts.path!r}")
         profile = headers.get("accept-profile" if method in ("GET", "HEAD") else "content-profile", "public")
         if profile != "public":
-            raise RefusedError(
-                406, "PGRST106", f"Invalid schema: {profile}", "Only the following schemas are exposed: public"
-            )
+            hint = "Only the following schemas are exposed: public"
+            raise RefusedError(406, "PGRST106", f"Invalid schema: {profile}", hint=hint)
         prefer = dict(
             [*part.strip().split("=", 1), ""][:2] for part in headers.get("prefer", "").split(",") if part.strip()
         )
-        accepts_object = "vnd.pgrst.object" in headers.get("accept", "")
+        for preference, value in prefer.items():
+            if value not in _PREFERRED.get(preference, ()):
+                raise unknown(f"preference {preference}={value}")
+        accept = headers.get("accept", "")
+        if accept not in _ACCEPTED:
+            raise unknown(f"answer as {accept!r}")
+        if "range" in headers:
+            raise unknown("header Range")
+        accepts_object = "vnd.pgrst.object" in accept
         request = Request(method, parse_qsl(parts.query, keep_blank_values=True), body, prefer, accepts_object)
         name = parts.path.removeprefix(_PREFIX)
         if not name.startswith("rpc/"):
             return table_call(self._catalog, name, request), request
-        if method != "POST" or request.parameters:
-            raise RefusedError(501, "", "this gateway knows function calls by POST without a query alone")
-        return function_call(self._catalog, name.removeprefix("rpc/"), body), request
+        return function_call(self._catalog, name.removeprefix("rpc/"), request), request
 
-    def _run(self, call: Call, claims: dict[str, Any], role: str, method: str, fault: Fault) -> tuple[int, str]:
+    def _run(self, call: Call, request: Request, of_request: dict[str, str], fault: Fault) -> _Answer:
+        role = of_request["role"]
         settings = {
             "search_path": '"public", "public", "extensions"',
             **self._catalog.role_settings.get(role, {}),
-            "role": role,
-            "request.jwt.claims": json.dumps(claims),
-            "request.method": method,
+            **of_request,
             **call.settings,
         }
         with self._connection() as connection:
@@ -185,11 +217,13 @@ class Gateway:
             calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
             connection.execute(f"select {calls}", [part for pair in settings.items() for part in pair])
             if fault.statement:
-                connection.execute(fault.statement)
+                connection.execute(f"set local role none; {fault.statement}".encode())
+                connection.execute("select set_config('role', %s, true)", [role])
             row = connection.execute(call.statement, call.values).fetchone()
+            assert row is not None
+            answer = _answer_of(call, request, row, role)
             connection.execute("commit")
-        assert row is not None
-        return int(row[0]), str(row[1])
+        return answer
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -210,16 +244,6 @@ class Gateway:
                 else:
                     connection.close()
 
-    def _answer_of(self, call: Call, request: Request, rows: int, text: str, role: str) -> _Answer:
-        if request.wants_object and rows != 1:
-            message = "Cannot coerce the result to a single JSON object"
-            raise RefusedError(406, "PGRST116", message, f"The result contains {rows} rows")
-        if call.returns_nothing:
-            return _Answer(call.status, b"", role=role)
-        offset = int(request.parameter("offset", "0"))
-        served = f"{offset}-{offset + rows - 1}" if rows else "*"
-        return _Answer(call.status, text.encode(), {"Content-Range": f"{served}/*"}, role)
-
 
 @dataclass(frozen=True)
 class _Answer:
@@ -229,15 +253,28 @@ class _Answer:
     role: str = ""
 
 
-def _database_error(error: psycopg.Error, role: str) -> _Answer:
-    told = error.diag
-    code = error.sqlstate or "PGRST001"
-    if error.sqlstate is None:
-        refused = RefusedError(503, code, "Database client error. Retrying the connection.")
-    else:
-        message = told.message_primary or ""
-        refused = RefusedError(status_of(code), code, message, told.message_detail, told.message_hint)
-    return _Answer(refused.status, refused.body(), {"Proxy-Status": f"PostgREST; error={code}"}, role)
+def _answer_of(call: Call, request: Request, row: tuple[Any, ...], role: str) -> _Answer:
+    rows, text, *new = row
+    if request.wants_object and rows != 1:
+        message = "Cannot coerce the result to a single JSON object"
+        raise RefusedError(406, "PGRST116", message, f"The result contains {rows} rows")
+    status = 200 if new == ["0"] and request.prefer.get("resolution") == "merge-duplicates" else call.status
+    offset = int(request.parameter("offset", "0"))
+    served = f"{offset}-{offset + rows - 1}" if rows and not new else "*"
+    return _Answer(status, b"" if call.returns_nothing else text.encode(), {"Content-Range": f"{served}/*"}, role)
+
+
+def _refusal(refused: RefusedError, role: str) -> _Answer:
+    headers = {"Proxy-Status": f"PostgREST; error={refused.code}"} if refused.code else {}
+    return _Answer(refused.status, refused.body(), headers, role)
+
+
+def _database_error(error: psycopg.Error) -> RefusedError:
+    told, code = error.diag, error.sqlstate
+    if code is None:
+        return RefusedError(503, "PGRST001", "Database client error. Retrying the connection.")
+    message = told.message_primary or ""
+    return RefusedError(status_of(code, message), code, message, told.message_detail, told.message_hint)
 
 
 class _Server(ThreadingHTTPServer):
