@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from symmetra_mcp.cli import cli
 from symmetra_mcp.terminal import progress
+from symmetra_mcp.text import STAGES
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -109,7 +110,8 @@ def test_a_fresh_install_answers_a_question_from_the_projects_files_and_the_star
 
     answer = json.loads(done.stdout)
     assert done.returncode == 0
-    assert done.stderr == ""
+    progress = tuple(f"{stage}: " for stage in STAGES.values())  # what a busy machine is told after some seconds
+    assert [line for line in done.stderr.splitlines() if not line.startswith(progress)] == []
     assert answer["verdict"] == "applies"
     assert answer["hits"][0]["guidance"] == "Always send an idempotency key with every payment request."
     assert answer["hits"][0]["source"] == "AGENTS.md:3"

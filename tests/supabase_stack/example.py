@@ -30,7 +30,8 @@ create function public.whoami() returns json language sql stable as $$ select js
   'method', current_setting('request.method'), 'url', current_setting('request.path'),
   'agent', current_setting('request.headers')::json ->> 'user-agent',
   'timeout', current_setting('statement_timeout'), 'read_only', current_setting('transaction_read_only')) $$;
-create function public.hasty() returns text language sql set statement_timeout = '20ms' as $$ select pg_sleep(2)::text $$;
+create function public.hasty() returns text language sql set statement_timeout = '20ms'
+  as $$ select pg_sleep(2)::text $$;
 create function public.write_thing(id int, name text) returns void language sql
   as $$ insert into public.things (id, name) values (id, name) $$;
 create function public.write_quietly(id int) returns void language plpgsql stable

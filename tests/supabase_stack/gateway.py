@@ -273,6 +273,8 @@ def _database_error(error: psycopg.Error) -> RefusedError:
     told, code = error.diag, error.sqlstate
     if code is None:
         return RefusedError(503, "PGRST001", "Database client error. Retrying the connection.")
+    if code == "PGRST":
+        return unknown("answer that a function makes itself by sqlstate 'PGRST'")
     message = told.message_primary or ""
     return RefusedError(status_of(code, message), code, message, told.message_detail, told.message_hint)
 

@@ -212,6 +212,7 @@ def test_only_the_schema_public_is_served(filled: Project, client: Client) -> No
     "ask",
     [
         lambda c: c.rpc("say", {}, get=True),
+        lambda c: c.rpc("write_and_fail", {"id": 9, "state": "PGRST"}),
         lambda c: c.rpc("rows_of", {"n": 2}).eq("id", 1),
         lambda c: c.rpc("rows_of", {"n": 2}, count="exact"),
         lambda c: c.table("things").select("id", count="exact"),
@@ -223,6 +224,21 @@ def test_only_the_schema_public_is_served(filled: Project, client: Client) -> No
         lambda c: c.table("things").select("id").explain(),
         lambda c: c.table("things").update({"note": "x"}).eq("id", 1).max_affected(1),
         lambda c: c.table("things").insert([{}]),
+    ],
+    ids=[
+        "get",
+        "raise",
+        "filter",
+        "rpc-count",
+        "count",
+        "embedding",
+        "cast",
+        "or",
+        "fts",
+        "csv",
+        "explain",
+        "max-affected",
+        "empty",
     ],
 )
 def test_what_the_gateway_does_not_know_is_refused_and_not_passed_over(

@@ -35,24 +35,30 @@ declare
   -- Up to so many rules every vector is compared: exact, and as fast as an index at that size.
   exact constant boolean := rule_count <= case when allowed is null then 20000 else 5000 end
     or not symmetra.has_index(s);
-  fetched int := greatest(3 * wanted / 2, 100);
+  fetched int := wanted + least(wanted, 20);
   got int;
   nearest text;
 begin
   if exact and allowed is not null then
+    -- `offset 0`: each vector is looked up by its key. The planner takes rare kinds of rules for frequent ones, and
+    -- would read all vectors for a few.
     execute format($q$
       select array_agg(rule_no order by d, rule_no), array_agg(1 - d order by d, rule_no),
           array_agg(ordinal order by d, rule_no)
         from (select * from (
-            select distinct on (p.rule_no) p.rule_no, p.ordinal, v.embedding <=> $1 as d
-              from passages as p join vectors as v on v.space_no = %s and v.content_hash = p.content_hash
-              where p.facet_no = any ($2) order by p.rule_no, d, p.ordinal) as best
+            select distinct on (p.rule_no) p.rule_no, p.ordinal, v.d
+              from passages as p, lateral (select x.embedding <=> $1 as d from vectors as x
+                where x.space_no = %s and x.content_hash = p.content_hash %s) as v
+              where p.facet_no = any ($2) order by p.rule_no, v.d, p.ordinal) as best
           order by d, rule_no limit $3) as nearest
-      $q$, s.space_no) into rule_nos, similarities, ordinals using query, allowed, wanted;
+      $q$, s.space_no, case when rule_count <= 5000 then 'offset 0' end)
+      into rule_nos, similarities, ordinals using query, allowed, wanted;
     return;
   end if;
   if not exact then
-    perform set_config('hnsw.ef_search', least(greatest(2 * fetched, 100), 1000)::text, true);
+    -- With a filter, as many at once as it takes: to go on with a search that has ended costs more.
+    perform set_config('hnsw.ef_search', least(greatest(case when allowed is null then 2 * fetched
+      else ceil(1.2 * fetched * (select t.rule_count from state as t) / greatest(rule_count, 1)) end, 200), 1000)::text, true);
     perform set_config('hnsw.iterative_scan', 'relaxed_order', true);
     perform set_config('hnsw.max_scan_tuples', '200000', true);
   end if;
@@ -104,6 +110,7 @@ create or replace function symmetra.background(
 language plpgsql stable set search_path = pg_catalog, symmetra, public, extensions as $$
 declare
   known int := (select count(*) from probes as p where p.space_no = s.space_no and p.content_hash = any (hashes));
+  by_index constant boolean := rule_count > case when allowed is null then 20000 else 5000 end and symmetra.has_index(s);
   step int;
   answer double precision;
 begin
@@ -111,9 +118,9 @@ begin
     return null;
   end if;
   -- Every probe against every vector is some two million cosines a second: beyond that, fewer probes are asked.
-  step := case when symmetra.has_index(s) and rule_count > 20000 then 1
+  step := case when by_index then 1
     else greatest(1, ceil(rule_count::float8 * known / 1500000)::int) end;
-  if allowed is null and rule_count > 20000 or rule_count > 5000 then
+  if by_index then
     select percentile_cont(share) within group (order by (n.similarities)[1]) into answer from (
       select embedding from (select embedding, row_number() over (order by content_hash) as place from probes
         where space_no = s.space_no and content_hash = any (hashes)) as numbered where place % step = 0) as p,
@@ -121,15 +128,17 @@ begin
     return answer;
   end if;
   execute format($q$
+    with asked as materialized (
+      select embedding, place from (select embedding, row_number() over (order by content_hash) as place from probes
+        where space_no = %1$s and content_hash = any ($2)) as p where place %% $4 = 0)
     select percentile_cont($1) within group (order by best) from (
-      select max(1 - (v.embedding <=> p.embedding)) as best
-        from (select embedding, row_number() over (order by content_hash) as place from probes
-            where space_no = %1$s and content_hash = any ($2)) as p,
-          (select distinct on (v.content_hash) v.content_hash, v.embedding from passages as t
-            join vectors as v on v.space_no = %1$s and v.content_hash = t.content_hash
-            where $3 is null or t.facet_no = any ($3)) as v
-        where p.place %% $4 = 0 group by p.place) as nearest
-    $q$, s.space_no) into answer using share, hashes, allowed, step;
+      select max(p.similarity) as best
+        from (select distinct content_hash from passages where $3 is null or facet_no = any ($3)) as t,
+          lateral (select x.embedding from vectors as x
+            where x.space_no = %1$s and x.content_hash = t.content_hash %2$s) as v,
+          lateral (select a.place, 1 - (v.embedding <=> a.embedding) as similarity from asked as a offset 0) as p
+        group by p.place) as nearest
+    $q$, s.space_no, case when rule_count <= 5000 then 'offset 0' end) into answer using share, hashes, allowed, step;
   return answer;
 end $$;
 
@@ -144,6 +153,7 @@ $$;
 create or replace function public.match_rules(request jsonb) returns jsonb
 language plpgsql stable parallel safe
 set search_path = pg_catalog, symmetra, public, extensions
+set jit = off -- compiling takes longer than the search
 as $$
 declare
   now_state symmetra.state := (select state from state);
@@ -259,7 +269,7 @@ begin
   -- The rarest terms find the candidates, as far as so many postings go; all terms count when these are scored.
   select array_agg(term) into frequent from (
     select term, df, sum(df) over (order by df, term) as total from query_terms(wanted)) as t
-    where total <= 12000 or df <= 200;
+    where df <= 200 or total <= case when considered * 3 < now_state.rule_count or not compares then 30000 else 12000 end;
   return answer || (
     with asked as materialized (select * from query_terms(wanted)),
     liked as materialized (select * from unnest(preferred, preferences) as t (facet_no, preference)),
@@ -270,10 +280,12 @@ begin
         where a.term = any (frequent) and (passing is null or p.facet_no = any (passing))
         group by p.rule_no),
     best_by_words as (
-      select w.rule_no from by_words as w left join liked as l using (facet_no)
-        order by (1 - meaning) * w.words / (select greatest(max(words), 1e-9) from by_words) + coalesce(l.preference, 0) desc,
-          w.rule_no
-        limit 2 * max_results + 20),
+      (select rule_no from by_words where preferred is null order by words desc, rule_no limit 2 * max_results + 20)
+      union all
+      (select w.rule_no from by_words as w left join liked as l using (facet_no) where preferred is not null
+        order by (1 - meaning) * w.words / (select greatest(max(words), 1e-9) from by_words)
+          + coalesce(l.preference, 0) desc, w.rule_no
+        limit 2 * max_results + 20)),
     candidate_numbers as (
       select unnest(rule_nos) as rule_no
       union select rule_no from best_by_words
