@@ -195,6 +195,7 @@ def test_a_project_that_is_not_there_is_refused(shop: Shop, arguments: tuple[str
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_no_line_of_a_piped_answer_ends_in_blanks(run: Run, run_here: Any, project: Path) -> None:
     (project / "AGENTS.md").write_text(
         "# Retry\n\nAlways retry like this:\n\n```python\nif failed:\n    retry()\n```\n"
@@ -205,7 +206,15 @@ def test_no_line_of_a_piped_answer_ends_in_blanks(run: Run, run_here: Any, proje
         assert [line for line in text.splitlines() if line != line.rstrip()] == []
 
 
-@pytest.mark.parametrize("arguments", [("rules", "list"), ("rules", "export"), ("--help",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("rules", "list"), marks=pytest.mark.slow),
+        pytest.param(("rules", "export"), marks=pytest.mark.slow),
+        ("--help",),
+    ],
+    ids=" ".join,
+)
 def test_a_full_disk_under_stdout_is_told_in_a_sentence(ask: Run, arguments: tuple[str, ...]) -> None:
     full = Path("/dev/full")
     if not full.exists():
@@ -232,6 +241,7 @@ def test_a_reader_that_left_ends_the_command_without_a_word(ask: Run, arguments:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_terminal_without_unicode_gets_every_answer(ask: Run) -> None:
     text = ask("search", "store card numbers", PYTHONIOENCODING="ascii")
     as_json = ask("search", "store card numbers", "--json", PYTHONIOENCODING="ascii")
@@ -284,6 +294,7 @@ def test_importing_twice_changes_and_embeds_nothing(shop: Shop, run: Run) -> Non
     assert second["embedding"]["embedded"] == 0
 
 
+@pytest.mark.slow
 def test_rules_that_left_the_file_are_kept_until_pruned(run: Run, project: Path) -> None:
     (project / "AGENTS.md").write_text("# Payments\n\n- Always send an idempotency key with every payment request.\n")
 
@@ -319,6 +330,7 @@ def test_an_edited_rule_keeps_its_id_and_is_embedded_alone(shop: Shop, run: Run,
     assert {rule["rule_id"] for rule in listed} == set(shop.first_import["added"])
 
 
+@pytest.mark.slow
 def test_exported_rules_read_back_the_same(run: Run, run_here: Any, tmp_path: Path) -> None:
     exported = tmp_path / "rules.yaml"
     assert run("rules", "export", "--project", "starter", "--output", str(exported)).returncode == 0
@@ -340,6 +352,7 @@ def test_exported_rules_read_back_the_same(run: Run, run_here: Any, tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 def test_deleted_starter_rules_stay_away_until_they_are_restored(run: Run, run_here: Any) -> None:
     def deleted() -> bool:
         return bool(run_here("rules", "show", "actionable-errors", "--project", "starter").exit_code)
@@ -445,6 +458,7 @@ def test_an_unusable_data_folder_is_named_with_the_way_out(ask: Run, tmp_path: P
     assert "SYMMETRA_DATA_DIR" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_damaged_store_is_set_aside_and_rebuilt_from_the_files(run: Run, data_dir: Path) -> None:
     for suffix in ("-wal", "-shm"):
         (data_dir / f"symmetra.db{suffix}").unlink(missing_ok=True)
@@ -459,6 +473,7 @@ def test_a_damaged_store_is_set_aside_and_rebuilt_from_the_files(run: Run, data_
     assert kept[0].read_bytes().startswith(b"not a database")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["damaged", "deleted"])
 def test_rules_imported_from_elsewhere_survive_the_loss_of_the_store(
     run: Run, data_dir: Path, tmp_path: Path, lost: str
@@ -478,6 +493,7 @@ def test_rules_imported_from_elsewhere_survive_the_loss_of_the_store(
     assert json.loads(done.stdout)["hits"][0]["project_id"] == "shared"
 
 
+@pytest.mark.slow
 def test_rules_of_another_project_answer_only_where_all_are_asked_for(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     (other / ".git").mkdir(parents=True)

@@ -429,18 +429,24 @@ def test_an_example_is_short_and_says_what_it_is(example: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected", "with_data_dir"),
     [
-        ("search_from_python.py", "Send every payment with an idempotency key  [high, symmetra-rules.yaml:", False),
         ("search_from_python.py", "Send every payment with an idempotency key  [high, symmetra-rules.yaml:", True),
-        (
+        pytest.param(
+            "search_from_python.py",
+            "Send every payment with an idempotency key  [high, symmetra-rules.yaml:",
+            False,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             "mcp_client.py",
             "Always add a database column as nullable first, fill it in batches, and only then make it",
             True,
+            marks=pytest.mark.slow,
         ),
         ("older_names.py", "local embeds with all-MiniLM-L6-v2, 384 numbers a text", True),
     ],
     ids=[
-        "search, data folder of its own",
         "search, data folder given",
+        "search, data folder of its own",
         "client, data folder given",
         "older names, data folder given",
     ],

@@ -75,7 +75,7 @@ def big_project(folder: Path, rules: int) -> Path:
     "after",
     [
         pytest.param(0, id="before the answer to initialize", marks=pytest.mark.slow),
-        pytest.param(1, id="in the middle of a search"),
+        pytest.param(1, id="in the middle of a search", marks=pytest.mark.slow),
     ],
 )
 def test_a_client_that_closes_stdin_early_ends_the_server(product: Product, after: int) -> None:

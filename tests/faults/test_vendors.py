@@ -192,6 +192,7 @@ def outage_is_answered_around(
     assert cached_vectors_are_right(product, name, asked) == len(asked)
 
 
+@pytest.mark.slow
 def test_a_vendor_that_fails_is_told_and_answered_around_until_it_is_back(
     product: Product, vendor: LoopbackVendor, filled: Callable[[VendorName], Path]
 ) -> None:

@@ -47,7 +47,15 @@ def test_a_client_gets_the_projects_rule_over_stdio(python: str, project: Path) 
     anyio.run(run)
 
 
-@pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
+@pytest.mark.parametrize(
+    "version",
+    [
+        "2024-11-05",
+        pytest.param("2025-03-26", marks=pytest.mark.slow),
+        pytest.param("2025-06-18", marks=pytest.mark.slow),
+        "2025-11-25",
+    ],
+)
 def test_stdout_carries_protocol_messages_alone(python: str, project: Path, version: str) -> None:
     requests = [
         {

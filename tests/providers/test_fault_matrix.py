@@ -6,8 +6,9 @@ import asyncio
 import io
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,12 @@ MAKERS: dict[str, Callable[[LoopbackVendor], RemoteProvider]] = {
         KEYS["cohere"], base_url=vendor.cohere_base_url, query_timeout_s=2.0, inputs_per_minute=1e6
     ),
 }
+
+
+def each(faults: Iterable[Fault]) -> list[Any]:
+    """Parameters of a test; those that wait for an answer that doesn't come are slow."""
+    slow = {Fault.HANG, Fault.STALL, Fault.RATE_LIMIT}
+    return [pytest.param(fault, id=str(fault), marks=[pytest.mark.slow] * (fault in slow)) for fault in faults]
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def right(provider: RemoteProvider, size: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("fault", list(Fault), ids=str)
+@pytest.mark.parametrize("fault", each(Fault))
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_a_lasting_fault_is_told_and_nothing_wrong_is_returned(
     vendor: LoopbackVendor, name: str, fault: Fault, size: str, everything_logged: io.StringIO
@@ -184,7 +191,7 @@ def test_a_lasting_fault_is_told_and_nothing_wrong_is_returned(
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("fault", [fault for fault, expected in EXPECTED.items() if expected.retried], ids=str)
+@pytest.mark.parametrize("fault", each(fault for fault, expected in EXPECTED.items() if expected.retried))
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_a_fault_that_passes_costs_a_retry_and_the_vectors_are_right(
     vendor: LoopbackVendor, name: str, fault: Fault, size: str

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from supabase_stack.gateway import Fault, Gateway
 from supabase_stack.keys import SECRET_KEY
-from supabase_stack.project import Project
+from supabase_stack.project import Project, install
 
 from symmetra_mcp.errors import SchemaError, StoreAccessError, StoreError, StoreUnavailableError
 from symmetra_mcp.reembed import complete_space
@@ -35,13 +35,23 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
+def project(emptied_project: Project) -> Project:
+    """One database for all of them: no fault may leave anything behind that another would meet."""
+    return emptied_project
+
+
+@pytest.fixture
 async def store(project: Project) -> AsyncIterator[SupabaseStore]:
     made = SupabaseStore(project.address())
-    await made.open()
-    await made.upsert_rules([rule("one"), rule("two")])
-    await complete_space(made, FakeProvider())
+    await filled(made)
     yield made
     await made.aclose()
+
+
+async def filled(store: SupabaseStore) -> None:
+    await store.open()
+    await store.upsert_rules([rule("one"), rule("two")])
+    await complete_space(store, FakeProvider())
 
 
 def rule(rule_id: str) -> Rule:
@@ -238,12 +248,17 @@ async def test_a_key_that_is_refused_is_told_without_repeating_it(project: Proje
     ],
 )
 async def test_what_the_schema_lacks_is_told_with_the_command_that_repairs_it(
-    store: SupabaseStore, project: Project, change: str, told: str
+    bare_project: Project, change: str, told: str
 ) -> None:
-    project.execute(change)
+    install(bare_project.db_url)
+    bare_project.execute(RELOAD)
+    store = SupabaseStore(bare_project.address())
+    await filled(store)
+    bare_project.execute(change)
     with pytest.raises(SchemaError, match=told) as caught:
         await match(store)
     assert "`symmetra-mcp schema apply`" in str(caught.value)
+    await store.aclose()
 
 
 async def test_a_project_without_our_schema_is_told_with_the_command_that_installs_it(bare_project: Project) -> None:

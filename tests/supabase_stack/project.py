@@ -6,14 +6,17 @@ no faults run against a real project instead: its schema `symmetra` is dropped a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from pydantic import SecretStr
+from supabase import Client, create_client
+from supabase.lib.client_options import SyncClientOptions
 
 from supabase_stack.gateway import Gateway
 from supabase_stack.keys import PUBLISHABLE_KEY, SECRET_KEY, token
@@ -144,6 +147,8 @@ def emptied_project(request: pytest.FixtureRequest) -> Project:
         return project
     standing: Project = request.getfixturevalue("_standing")
     standing.execute(_EMPTY)
+    standing.faulty.faults.clear()
+    standing.faulty.requests.clear()
     return standing
 
 
@@ -154,3 +159,18 @@ def bare_project(server: Server) -> Iterator[Project]:
     with served(server, name) as made:
         yield made
     server.drop_database(name)
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Client]]:
+    """Makes clients as they are, but for their transport, which knows no proxy and tries nothing again."""
+    made: list[httpx.Client] = []
+
+    def client(project: Project, key: str = "", timeout_s: float = 10) -> Client:
+        made.append(httpx.Client(trust_env=False, timeout=timeout_s))
+        options = SyncClientOptions(httpx_client=made[-1], postgrest_client_retry=False)
+        return create_client(project.url, key or project.key, options)
+
+    yield client
+    for each in made:
+        each.close()

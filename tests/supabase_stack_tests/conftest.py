@@ -3,10 +3,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-import httpx
 import pytest
-from supabase import Client, create_client
-from supabase.lib.client_options import SyncClientOptions
+from supabase import Client
 from supabase_stack.example import AUTH, FUNCTIONS, SCHEMA, THINGS
 from supabase_stack.postgres import Server
 from supabase_stack.project import Project, served
@@ -34,21 +32,6 @@ def filled(stage: Project) -> Project:
     stage.faulty.faults.clear()
     stage.faulty.requests.clear()
     return stage
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[..., Client]]:
-    """Makes clients as they are, but for their transport, which knows no proxy and tries nothing again."""
-    made: list[httpx.Client] = []
-
-    def client(project: Project, key: str = "", timeout_s: float = 10) -> Client:
-        made.append(httpx.Client(trust_env=False, timeout=timeout_s))
-        options = SyncClientOptions(httpx_client=made[-1], postgrest_client_retry=False)
-        return create_client(project.url, key or project.key, options)
-
-    yield client
-    for each in made:
-        each.close()
 
 
 @pytest.fixture

@@ -88,6 +88,7 @@ end $$;
 
 create or replace function symmetra.follow_older_rule() returns trigger
 language plpgsql security definer set search_path = pg_catalog, symmetra as $$
+declare ours jsonb;
 begin
   if current_setting('symmetra.writing_back', true) = 'yes' then
     return null;
@@ -100,11 +101,19 @@ begin
     perform set_config('symmetra.carrying_over', 'yes', true);
     delete from rules where rule_no in (select rule_no from older_rules where older_key = older_key(to_jsonb(old)));
     perform set_config('symmetra.carrying_over', '', true);
+  elsif tg_op = 'INSERT' then
+    perform carry_over(to_jsonb(new) - 'embedding');
   else
-    if tg_op = 'UPDATE' and older_key(to_jsonb(old)) <> older_key(to_jsonb(new)) then
+    if older_key(to_jsonb(old)) <> older_key(to_jsonb(new)) then
       update older_rules set older_key = older_key(to_jsonb(new)) where older_key = older_key(to_jsonb(old));
     end if;
-    perform carry_over(to_jsonb(new) - 'embedding');
+    -- What was not changed there may be other here: its types may not have taken our value.
+    select coalesce(jsonb_object_agg(f.key, f.value), '{}') into ours
+      from older_rules as m join rules as r using (rule_no),
+        jsonb_each(to_jsonb(r) - '{rule_no, project_id, rule_id}'::text[]) as f
+      where m.older_key = older_key(to_jsonb(new))
+        and to_jsonb(old) ? f.key and to_jsonb(old) -> f.key = to_jsonb(new) -> f.key;
+    perform carry_over((to_jsonb(new) - 'embedding') || ours);
   end if;
   return null;
 end $$;
@@ -177,6 +186,7 @@ create or replace function symmetra.adopt_older_rules() returns jsonb
 language plpgsql set search_path = pg_catalog, symmetra as $$
 declare
   n bigint;
+  followed boolean;
 begin
   if (select count(*) from pg_attribute as a join pg_class as c on c.oid = a.attrelid
       where a.attrelid = to_regclass('public.rules') and c.relkind in ('r', 'p') and not a.attisdropped
@@ -184,12 +194,16 @@ begin
     return jsonb_build_object('adopted', null);
   end if;
   execute 'lock table public.rules in share row exclusive mode';
+  followed := exists (select 1 from pg_trigger where tgrelid = to_regclass('public.rules') and tgname = 'symmetra_follow');
   execute 'create or replace trigger symmetra_follow after insert or update or delete on public.rules
     for each row execute function symmetra.follow_older_rule()';
   execute 'create or replace trigger symmetra_follow_all after truncate on public.rules
     for each statement execute function symmetra.follow_older_rule()';
-  execute 'select count(symmetra.carry_over(to_jsonb(r) - ''embedding'')) from (select * from public.rules order by 1) as r'
-    into n;
+  -- Rows that were followed all the time are in step; here they may hold what the older table's types don't take.
+  execute 'select count(symmetra.carry_over(to_jsonb(r) - ''embedding'')) from (select * from public.rules as o
+    where not $1 or symmetra.older_key(to_jsonb(o) - ''embedding'') not in (select older_key from symmetra.older_rules)
+    order by 1) as r' using followed;
+  execute 'select count(*) from public.rules' into n;
   execute 'delete from symmetra.rules where rule_no in (select rule_no from symmetra.older_rules as m where not exists (
     select 1 from public.rules as r where symmetra.older_key(to_jsonb(r) - ''embedding'') = m.older_key))';
   return jsonb_build_object('adopted', n);
