@@ -145,6 +145,7 @@ def test_a_question_that_no_rule_is_about_gets_an_honest_none(ask: Run) -> None:
     assert len(answer["nearest"]) == 3
 
 
+@pytest.mark.slow
 def test_the_query_can_come_from_a_pipe(ask: Run) -> None:
     done = ask("search", "-", "--json", "--limit", "1", stdin="charge_card(number, amount)  # payment request")
 
@@ -152,6 +153,7 @@ def test_the_query_can_come_from_a_pipe(ask: Run) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_of_a_long_text_from_a_pipe_the_head_is_searched_for_and_the_cut_is_told(ask: Run) -> None:
     diff = b"\xff charge_card(number)  # payment request\n" * 1_000
 
@@ -170,6 +172,7 @@ def test_a_whole_rule_has_its_id_its_project_and_its_keywords(shop: Shop, run_he
     assert "\nKeywords: embeddings, pgvector, " in text
 
 
+@pytest.mark.slow
 def test_a_slip_in_a_filter_is_told_beside_the_answer(ask: Run) -> None:
     done = ask("search", "payment", "--category", "securty", "--tech", "pyton", "--json")
 
@@ -228,6 +231,7 @@ def test_a_full_disk_under_stdout_is_told_in_a_sentence(ask: Run, arguments: tup
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("rules", "list"), ("rules", "export")], ids=" ".join)
 def test_a_reader_that_left_ends_the_command_without_a_word(ask: Run, arguments: tuple[str, ...]) -> None:
     read, write = os.pipe()
@@ -316,6 +320,7 @@ def test_an_import_without_a_rule_file_says_what_it_looked_for(run_here: Any) ->
     assert "No rule files below docs: looked for AGENTS.md" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_edited_rule_keeps_its_id_and_is_embedded_alone(shop: Shop, run: Run, run_here: Any, project: Path) -> None:
     text = (project / "AGENTS.md").read_text("utf-8")
     (project / "AGENTS.md").write_text(
@@ -366,6 +371,7 @@ def test_deleted_starter_rules_stay_away_until_they_are_restored(run: Run, run_h
     assert run_here("rules", "restore").stdout == "0 starter rules restored\n"
 
 
+@pytest.mark.slow
 def test_deleting_asks_first(run: Run, run_here: Any) -> None:
     refused = run("rules", "delete", "vector-db-choice", stdin="n\n")
     done = run("rules", "delete", "vector-db-choice", "--yes")
@@ -392,6 +398,7 @@ def test_embed_prints_a_unit_vector(ask: Run) -> None:
     assert sum(number * number for number in answer["vector"]) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_reembed_embeds_what_is_missing_only(ask: Run) -> None:
     done = json.loads(ask("reembed", "--json").stdout)
     assert (done["embedded"], done["missing"]) == (0, 0)

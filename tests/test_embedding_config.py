@@ -232,6 +232,7 @@ print(os.waitstatus_to_exitcode(status), len(before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 @pytest.mark.usefixtures("vendor")
 def test_a_forked_process_embeds_and_ends() -> None:

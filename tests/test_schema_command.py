@@ -102,6 +102,7 @@ def test_a_token_and_a_project_are_enough(run: Run, server: Server, name: str) -
         assert (refused.exit_code, "set `SYMMETRA_DB_URL`" in refused.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_waiting_for_another_is_told_over_the_api_too(
     run: Run, server: Server, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ cli(["schema", "apply"])
 """
 
 
+@pytest.mark.slow
 def test_a_command_killed_in_the_middle_leaves_nothing_and_is_run_again(
     run: Run, server: Server, name: str, url: str
 ) -> None:

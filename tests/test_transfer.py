@@ -162,6 +162,7 @@ async def test_a_copy_that_broke_off_is_completed_by_the_next(
     assert await every_vector(there, provider) == await every_vector(here, provider)
 
 
+@pytest.mark.slow
 async def test_more_rules_than_a_page_arrive(here: RuleStore, emptied_project: Project) -> None:
     rules = [rule(f"r{number:04}") for number in range(1203)]
     await here.upsert_rules(rules)

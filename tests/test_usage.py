@@ -268,6 +268,7 @@ def run_together(work: Callable[[Path, int], None], path: Path) -> None:
     assert [process.exitcode for process in processes] == [0] * 8
 
 
+@pytest.mark.slow
 def test_eight_processes_lose_no_count(path: Path, log: UsageLog) -> None:
     run_together(count_many, path)
     tokens = 8 * sum(90 + i % 7 for i in range(200) if i % 10 != 9)
@@ -277,6 +278,7 @@ def test_eight_processes_lose_no_count(path: Path, log: UsageLog) -> None:
     assert log.spent_usd() == usd(tokens)
 
 
+@pytest.mark.slow
 def test_racing_processes_stop_right_before_the_limit(path: Path, log: UsageLog) -> None:
     run_together(spend_all, path)
     assert 0.01 - usd(1007) < log.spent_usd() <= 0.01

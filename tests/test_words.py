@@ -73,6 +73,7 @@ def test_forms_of_a_word_share_terms(one: str, other: str) -> None:
 MEGABYTE = 1_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "text",

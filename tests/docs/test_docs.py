@@ -442,7 +442,12 @@ def test_an_example_is_short_and_says_what_it_is(example: Path) -> None:
             True,
             marks=pytest.mark.slow,
         ),
-        ("older_names.py", "local embeds with all-MiniLM-L6-v2, 384 numbers a text", True),
+        pytest.param(
+            "older_names.py",
+            "local embeds with all-MiniLM-L6-v2, 384 numbers a text",
+            True,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=[
         "search, data folder given",

@@ -115,6 +115,7 @@ def test_an_unusable_folder_is_told_at_the_first_search_and_the_same_server_work
     assert server.exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("search", "x"), ("import", "."), ("rules", "list"), ("reembed",)])
 def test_every_command_ends_with_a_sentence_where_the_folder_is_unusable(
     product: Product, project: Path, disk: Disk, arguments: tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from product import Product, make_project, play, search
 
 RULE = "Always weigh the copper ingots twice."
@@ -34,6 +35,7 @@ sys.meta_path.insert(0, Slowly())
 """A `sitecustomize` under which the model's library is loaded in the middle of a search's import of numpy."""
 
 
+@pytest.mark.slow
 def test_a_search_that_needs_numpy_while_the_models_library_loads_answers_by_meaning(
     product: Product, tmp_path: Path
 ) -> None:

@@ -177,6 +177,7 @@ def servers_say_nothing_of_the_key(
     assert vendor.stats.stolen == []
 
 
+@pytest.mark.slow
 def test_nothing_that_a_server_writes_holds_a_part_of_the_key(
     product: Product, vendor: LoopbackVendor, tmp_path: Path
 ) -> None:

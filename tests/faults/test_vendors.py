@@ -546,6 +546,7 @@ def tools_are_listed_first(product: Product, vendor: LoopbackVendor, project: Pa
     assert not watched.imports & ({"openai", "cohere", "torch", "sentence_transformers"} - {name})
 
 
+@pytest.mark.slow
 def test_tools_are_listed_before_a_vendors_library_is_imported(
     product: Product, vendor: LoopbackVendor, filled: Callable[[VendorName], Path]
 ) -> None:

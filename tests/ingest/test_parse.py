@@ -55,6 +55,7 @@ def test_line_numbers_point_at_the_rule(lines: list[str]) -> None:
         assert statement.guidance.split("\n")[0].removeprefix("- ") in found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("path", "text"),

@@ -50,7 +50,7 @@ def test_a_client_gets_the_projects_rule_over_stdio(python: str, project: Path) 
 @pytest.mark.parametrize(
     "version",
     [
-        "2024-11-05",
+        pytest.param("2024-11-05", marks=pytest.mark.slow),
         pytest.param("2025-03-26", marks=pytest.mark.slow),
         pytest.param("2025-06-18", marks=pytest.mark.slow),
         "2025-11-25",
@@ -102,6 +102,7 @@ def test_nothing_heavy_is_imported_before_the_first_search(python: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_told_on_stderr_before_anything_is_served(python: str, project: Path) -> None:
     done = subprocess.run(
         [python, "-m", "symmetra_mcp"],

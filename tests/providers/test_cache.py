@@ -532,6 +532,7 @@ async def never_wrong(path: Path, wanted: Sequence[CacheKey]) -> int:
     return sum(answer is not None for _, answer in found)
 
 
+@pytest.mark.slow
 async def test_flipped_bits_anywhere_in_the_file_give_no_error_and_no_wrong_vector(path: Path) -> None:
     wanted = keys(30)
     await stored(path, wanted)

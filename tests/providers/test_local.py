@@ -246,6 +246,7 @@ def test_a_cancelled_bulk_stops_and_leaves_the_provider_usable(provider: LocalPr
     np.testing.assert_allclose(asyncio.run(cancelled()), embed(provider, "a", "b", "c"), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_event_loop_turns_while_texts_are_embedded(provider: LocalProvider) -> None:
     async def turns_during_bulk() -> int:
         bulk = asyncio.create_task(provider.embed_documents(["a rule of some length " * 40] * 16))

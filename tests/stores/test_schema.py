@@ -202,6 +202,7 @@ def test_waiting_for_another_is_told_and_ends_with_it(server: Server, name: str)
         assert not read_status(database, TINY).is_locked
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_never_given_back_is_an_error(
     server: Server, name: str, database: DirectDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +260,7 @@ def test_a_connection_cut_in_the_middle_leaves_nothing(server: Server, name: str
     assert apply_migrations(database, TINY).version == 2
 
 
+@pytest.mark.slow
 def test_a_statement_that_takes_too_long_is_told(
     server: Server, name: str, database: DirectDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -271,6 +271,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 def test_a_new_file_is_made_once_by_processes_that_open_it_together(folder: Path) -> None:
     assert run_together(OPENER, 6, folder) == ["{} False []\n"] * 6
     with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
@@ -278,6 +279,7 @@ def test_a_new_file_is_made_once_by_processes_that_open_it_together(folder: Path
         assert connection.execute("SELECT name FROM revisions").fetchall() == [("rules",)]
 
 
+@pytest.mark.slow
 async def test_a_migration_runs_once_by_processes_that_open_the_file_together(folder: Path) -> None:
     await written(folder, rule("kept"))
     migration = "CREATE TABLE extra (number INTEGER); INSERT INTO extra SELECT count(*) FROM rules"

@@ -127,6 +127,7 @@ async def test_both_stores_rank_alike(store: SupabaseStore, provider: FakeProvid
     await embedded.aclose()
 
 
+@pytest.mark.slow
 async def test_a_large_write_travels_in_parts_all_or_none(
     store: SupabaseStore, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +145,7 @@ async def test_a_large_write_travels_in_parts_all_or_none(
     assert verified(project) == ""
 
 
+@pytest.mark.slow
 async def test_lists_go_beyond_the_thousand_rows_of_an_answer(store: SupabaseStore) -> None:
     rules = [rule(f"r{number:04}") for number in range(1_204)]
     await store.upsert_rules(rules)

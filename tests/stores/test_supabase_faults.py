@@ -77,12 +77,12 @@ async def put(store: SupabaseStore) -> Any:
     await store.put_vectors(["a"], await provider.embed_documents(["a"]))
 
 
-CALLS: dict[str, Callable[[SupabaseStore], Awaitable[Any]]] = {
-    "match": match,
-    "list": listed,
-    "write": write,
-    "put": put,
-}
+EACH_CALL = [
+    pytest.param(match, id="match"),
+    pytest.param(write, id="write"),
+    pytest.param(listed, id="list", marks=pytest.mark.slow),
+    pytest.param(put, id="put", marks=pytest.mark.slow),
+]
 
 LASTING = [
     pytest.param(Fault(status=429, body=JSON, headers={"Retry-After": "0"}), "too many requests", id="429"),
@@ -115,7 +115,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("symmetra_mcp.stores.supabase_client._FIRST_PAUSE_S", 0.01)
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+@pytest.mark.parametrize("call", EACH_CALL)
 @pytest.mark.parametrize(("fault", "told"), LASTING)
 async def test_a_lasting_fault_is_told_and_the_store_works_again_after_it(
     store: SupabaseStore,
@@ -142,7 +142,7 @@ async def test_a_lasting_fault_is_told_and_the_store_works_again_after_it(
     assert project.execute("select public.symmetra_verify()") == [("",)]
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+@pytest.mark.parametrize("call", EACH_CALL)
 @pytest.mark.parametrize(("fault", "told"), PASSING)
 async def test_a_passing_fault_is_not_noticed(
     store: SupabaseStore,

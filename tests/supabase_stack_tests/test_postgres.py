@@ -110,6 +110,7 @@ def test_a_database_goes_though_somebody_is_connected(server: Server, name: str)
             connection.execute("select 1")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or bool(BINARIES), reason="only the wheel's programs, run by root, are copied")
 def test_programs_in_a_private_folder_are_run_by_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private = tmp_path / "private"
@@ -130,6 +131,7 @@ def test_programs_in_a_private_folder_are_run_by_another_user(tmp_path: Path, mo
     assert not running._folder.exists()
 
 
+@pytest.mark.slow
 def test_a_server_whose_tests_were_killed_ends_and_leaves_nothing() -> None:
     code = """
 import time
