@@ -94,7 +94,7 @@ class Matches:
         out_of_scope: Rules left out because they are about other files.
         best_similarity: Highest cosine of any considered rule; `None` without vectors.
         background: Cosine to the considered rules that unrelated questions stay below (`probes`); `None` unless known.
-        unembedded: Considered rules without a vector in the space: found by words alone.
+        unembedded: Considered rules that could have a vector in the space and have none: found by words alone.
         degraded: Why the answer may be out of date or incomplete, in plain words; empty when it is neither.
     """
 
@@ -113,13 +113,31 @@ class SpaceStatus:
 
     Attributes:
         passages: Distinct texts that the rules need embedded.
-        missing: How many of them have no vector in this space.
+        missing: How many of them have no vector in this space and could have one.
+        refused: How many of them its provider does not take.
+        left_at: When searches last left it for another space, in ISO 8601, UTC; empty if they never did.
     """
 
     space: EmbeddingSpace
     active: bool
     passages: int
     missing: int
+    refused: int = 0
+    left_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A text that a space's provider does not take.
+
+    Attributes:
+        reason: The provider's, in our words.
+        key: A rule that holds the text.
+    """
+
+    content_hash: str
+    reason: str
+    key: RuleKey
 
 
 class RuleStore(ABC):
@@ -200,8 +218,41 @@ class RuleStore(ABC):
         """The space that searches compare in, or `None` in a store that never held a vector."""
 
     @abstractmethod
-    async def activate_space(self, space: EmbeddingSpace) -> None:
-        """Make searches compare in this space from now on, registering it if it is new."""
+    async def activate_space(self, space: EmbeddingSpace, *, if_complete: bool = False) -> bool:
+        """Make searches compare in this space from now on, registering it if it is new.
+
+        Args:
+            space: The space.
+            if_complete: Only where no text lacks a vector: looked at and switched in one step, so that a rule written
+                in between is not missed.
+
+        Returns:
+            Whether it is the active space now.
+        """
+
+    @abstractmethod
+    async def drop_space(self, space: EmbeddingSpace) -> int:
+        """Forget a space and its vectors.
+
+        Returns:
+            How many vectors it had.
+
+        Raises:
+            StoreError: Searches compare in it.
+        """
+
+    @abstractmethod
+    async def refuse_texts(self, space: EmbeddingSpace, reasons: Mapping[str, str]) -> None:
+        """Remember that a space's provider does not take some texts, until a vector of them is put.
+
+        Args:
+            space: The space.
+            reasons: Why, by content hash.
+        """
+
+    @abstractmethod
+    async def refusals(self, space: EmbeddingSpace) -> list[Refusal]:
+        """Texts of rules that the space's provider does not take, by content hash."""
 
     @abstractmethod
     async def space_statuses(self) -> list[SpaceStatus]:
@@ -219,13 +270,13 @@ class RuleStore(ABC):
     async def missing_passages(
         self, space: EmbeddingSpace, *, after: str = "", limit: int = 512, again: bool = False
     ) -> tuple[list[Passage], str]:
-        """Distinct texts that have no vector in a space, a page at a time.
+        """Distinct texts that have no vector in a space and were not refused, a page at a time.
 
         Args:
             space: The space to complete.
             after: Where to go on: the second value of the last call, or empty to begin.
             limit: Size of a page.
-            again: Return the texts that have a vector too.
+            again: Return the texts that have a vector or were refused too.
 
         Returns:
             The page, empty at the end; and where the next page begins.
@@ -245,7 +296,7 @@ class RuleStore(ABC):
 
     @abstractmethod
     async def put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
-        """Store vectors under the content hashes of their texts, replacing what is there.
+        """Store vectors under the content hashes of their texts, replacing what is there, refusals too.
 
         Args:
             hashes: One for each row of `embeddings.vectors`.

@@ -92,6 +92,7 @@ class RuleIndex:
         passage_ordinals: NDArray[np.int32],
         vectors: NDArray[np.float32],
         probes: NDArray[np.float32] | None = None,
+        refused_rules: Sequence[int] = (),
     ) -> None:
         """Build the index.
 
@@ -101,6 +102,7 @@ class RuleIndex:
             passage_ordinals: Which passage of its rule each row is.
             vectors: Shape `(passages, dimensions)`, unit length.
             probes: Vectors of unrelated questions, shape `(probes, dimensions)`, where they are known.
+            refused_rules: Numbers of rules that hold a text which no vector can be had for.
         """
         self._numbers = np.asarray(rules.rule_numbers, np.int64)
         self.size = len(self._numbers)
@@ -122,6 +124,7 @@ class RuleIndex:
         self._embedded, self._starts, counts = np.unique(positions, return_index=True, return_counts=True)
         self._ends = self._starts + counts
         self._probes = probes
+        self._refused = np.isin(self._numbers, np.asarray(refused_rules, np.int64))
         self._backgrounds: dict[RuleFilter, float | None] = {}
         self._one_passage_each = len(self._embedded) == len(vectors)
 
@@ -149,7 +152,7 @@ class RuleIndex:
             out_of_scope=out_of_scope,
             best_similarity=float(similarities.max()) if similarities is not None and embedded else None,
             background=self._background(query.rule_filter) if embedded else None,
-            unembedded=0 if similarities is None else int(np.isneginf(similarities).sum()),
+            unembedded=0 if similarities is None else int((np.isneginf(similarities) & ~self._refused[rows]).sum()),
         )
 
     def _background(self, rule_filter: RuleFilter) -> float | None:

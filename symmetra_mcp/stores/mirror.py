@@ -19,7 +19,7 @@ from typing_extensions import override
 from symmetra_mcp.errors import SpaceMismatchError, StoreError, StoreUnavailableError
 from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.providers.base import Embeddings
-from symmetra_mcp.stores.base import Matches, MatchQuery, RuleStore, SpaceStatus
+from symmetra_mcp.stores.base import Matches, MatchQuery, Refusal, RuleStore, SpaceStatus
 from symmetra_mcp.types import Detail, Rule, RuleKey
 
 if TYPE_CHECKING:
@@ -189,6 +189,9 @@ class MirroredStore(RuleStore):
             if not page:
                 break
             await self._copy_page(copy, status.space, [passage.content_hash for passage in page])
+        refused = {each.content_hash: each.reason for each in await self._team.refusals(status.space)}
+        if refused:
+            await copy.refuse_texts(status.space, refused)
         probes = [probe.content_hash for probe in probe_passages()]
         missing = sorted(await copy.without_vector(status.space, probes))
         await self._copy_page(copy, status.space, missing)
@@ -278,8 +281,20 @@ class MirroredStore(RuleStore):
         return await self._team.delete_rules(keys)
 
     @override
-    async def activate_space(self, space: EmbeddingSpace) -> None:
-        await self._team.activate_space(space)
+    async def activate_space(self, space: EmbeddingSpace, *, if_complete: bool = False) -> bool:
+        return await self._team.activate_space(space, if_complete=if_complete)
+
+    @override
+    async def drop_space(self, space: EmbeddingSpace) -> int:
+        return await self._team.drop_space(space)
+
+    @override
+    async def refuse_texts(self, space: EmbeddingSpace, reasons: Mapping[str, str]) -> None:
+        await self._team.refuse_texts(space, reasons)
+
+    @override
+    async def refusals(self, space: EmbeddingSpace) -> list[Refusal]:
+        return await self._team.refusals(space)
 
     @override
     async def missing_passages(

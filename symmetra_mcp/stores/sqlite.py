@@ -19,10 +19,10 @@ from anyio import to_thread
 from filelock import FileLock, Timeout
 from typing_extensions import override
 
-from symmetra_mcp.errors import RuleNotFoundError, SpaceMismatchError, StoreUnavailableError
+from symmetra_mcp.errors import RuleNotFoundError, SpaceMismatchError, StoreError, StoreUnavailableError
 from symmetra_mcp.passages import Passage, passages, rule_terms
 from symmetra_mcp.providers.base import checked
-from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleStore, SpaceStatus
+from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, Refusal, RuleStore, SpaceStatus
 from symmetra_mcp.stores.sqlite_file import (
     DamagedFileError,
     connect,
@@ -65,8 +65,17 @@ _UPSERT_RULE = f"""
 _MISSING_PASSAGES = """
     SELECT content_hash, min(text) FROM passages AS p
     WHERE content_hash > ? AND (? OR NOT EXISTS (
-        SELECT 1 FROM vectors AS v WHERE v.space_id = ? AND v.content_hash = p.content_hash))
+        SELECT 1 FROM vectors AS v WHERE v.space_id = ? AND v.content_hash = p.content_hash) AND NOT EXISTS (
+        SELECT 1 FROM refusals AS r WHERE r.space_id = ? AND r.content_hash = p.content_hash))
     GROUP BY content_hash ORDER BY content_hash LIMIT ?
+"""
+_REFUSALS = """
+    SELECT content_hash, reason, project_id, rule_id FROM (
+        SELECT f.content_hash, f.reason, r.project_id, r.rule_id, row_number() OVER (
+            PARTITION BY f.content_hash ORDER BY r.project_id, r.rule_id) AS place
+        FROM refusals AS f JOIN passages AS p USING (content_hash) JOIN rules AS r USING (rule_no)
+        WHERE f.space_id = ?)
+    WHERE place = 1 ORDER BY content_hash
 """
 
 
@@ -129,8 +138,20 @@ class SqliteStore(RuleStore):
         return await self._run(self._active_space)
 
     @override
-    async def activate_space(self, space: EmbeddingSpace) -> None:
-        await self._run(self._activate_space, space)
+    async def activate_space(self, space: EmbeddingSpace, *, if_complete: bool = False) -> bool:
+        return await self._run(self._activate_space, space, if_complete)
+
+    @override
+    async def drop_space(self, space: EmbeddingSpace) -> int:
+        return await self._run(self._drop_space, space)
+
+    @override
+    async def refuse_texts(self, space: EmbeddingSpace, reasons: Mapping[str, str]) -> None:
+        await self._run(self._refuse_texts, space, reasons)
+
+    @override
+    async def refusals(self, space: EmbeddingSpace) -> list[Refusal]:
+        return await self._run(self._refusals, space)
 
     @override
     async def space_statuses(self) -> list[SpaceStatus]:
@@ -341,22 +362,54 @@ class SqliteStore(RuleStore):
         with self._reading() as connection:
             return read_snapshot(connection).space
 
-    def _activate_space(self, space: EmbeddingSpace) -> None:
+    def _activate_space(self, space: EmbeddingSpace, if_complete: bool) -> bool:
+        with self._writing() as connection:
+            if if_complete and _outstanding(connection, space):
+                return False
+            _register(connection, space)
+            connection.execute(
+                "UPDATE spaces SET active = 0, left_at = ? WHERE active = 1 AND space_id <> ?",
+                (now("microseconds"), space.space_id),
+            )
+            connection.execute("UPDATE spaces SET active = 1 WHERE space_id = ?", (space.space_id,))
+        return True
+
+    def _drop_space(self, space: EmbeddingSpace) -> int:
+        with self._writing() as connection:
+            if read_snapshot(connection).space == space:
+                raise StoreError(f"searches compare in {space}: activate another space first")
+            dropped = connection.execute("DELETE FROM vectors WHERE space_id = ?", (space.space_id,)).rowcount
+            connection.execute("DELETE FROM spaces WHERE space_id = ?", (space.space_id,))
+        return dropped
+
+    def _refuse_texts(self, space: EmbeddingSpace, reasons: Mapping[str, str]) -> None:
         with self._writing() as connection:
             _register(connection, space)
-            connection.execute("UPDATE spaces SET active = 0 WHERE active = 1 AND space_id <> ?", (space.space_id,))
-            connection.execute("UPDATE spaces SET active = 1 WHERE space_id = ?", (space.space_id,))
+            connection.executemany(
+                "INSERT OR REPLACE INTO refusals (space_id, content_hash, reason) VALUES (?, ?, ?)",
+                [(space.space_id, content_hash, reason) for content_hash, reason in reasons.items()],
+            )
+            connection.execute("UPDATE spaces SET revision = revision + 1 WHERE space_id = ?", (space.space_id,))
+
+    def _refusals(self, space: EmbeddingSpace) -> list[Refusal]:
+        with self._reading() as connection:
+            rows = connection.execute(_REFUSALS, (space.space_id,)).fetchall()
+        return [
+            Refusal(content_hash, reason, RuleKey(project, rule_id)) for content_hash, reason, project, rule_id in rows
+        ]
 
     def _space_statuses(self) -> list[SpaceStatus]:
         with self._reading() as connection:
             texts = _count_texts(connection)
             rows = connection.execute(
-                f"SELECT active, space_id, {SPACE_COLUMNS} FROM spaces ORDER BY space_id"
+                f"SELECT active, space_id, left_at, {SPACE_COLUMNS} FROM spaces ORDER BY space_id"
             ).fetchall()
-            return [
-                SpaceStatus(space_of_row(columns), bool(active), texts, texts - _count_embedded(connection, space_id))
-                for active, space_id, *columns in rows
-            ]
+            statuses: list[SpaceStatus] = []
+            for active, space_id, left_at, *columns in rows:
+                refused = _count_of_texts(connection, "refusals", space_id)
+                missing = texts - refused - _count_of_texts(connection, "vectors", space_id)
+                statuses.append(SpaceStatus(space_of_row(columns), bool(active), texts, missing, refused, left_at))
+            return statuses
 
     def _complete_spaces(self) -> list[EmbeddingSpace]:
         with self._reading() as connection:
@@ -374,7 +427,8 @@ class SqliteStore(RuleStore):
         self, space: EmbeddingSpace, after: str, limit: int, again: bool
     ) -> tuple[list[Passage], str]:
         with self._reading() as connection:
-            rows = connection.execute(_MISSING_PASSAGES, (after, again, space.space_id, limit)).fetchall()
+            values = (after, again, space.space_id, space.space_id, limit)
+            rows = connection.execute(_MISSING_PASSAGES, values).fetchall()
         page = [Passage(text, content_hash) for content_hash, text in rows]
         return page, page[-1].content_hash if page else after
 
@@ -398,6 +452,10 @@ class SqliteStore(RuleStore):
             connection.executemany(
                 "INSERT OR REPLACE INTO vectors (space_id, content_hash, vector) VALUES (?, ?, ?)",
                 [(space_id, content_hash, blob) for content_hash, blob in zip(hashes, blobs, strict=True)],
+            )
+            connection.executemany(
+                "DELETE FROM refusals WHERE space_id = ? AND content_hash = ?",
+                [(space_id, content_hash) for content_hash in hashes],
             )
             connection.execute("UPDATE spaces SET revision = revision + 1 WHERE space_id = ?", (space_id,))
 
@@ -482,8 +540,9 @@ def _still_so(connection: sqlite3.Connection, built: _BuiltIndex) -> bool:
 
 
 def _outstanding(connection: sqlite3.Connection, space: EmbeddingSpace) -> int:
-    """Texts that have no vector in a space."""
-    return _count_texts(connection) - _count_embedded(connection, space.space_id)
+    """Texts that have no vector in a space and could have one."""
+    done = (_count_of_texts(connection, table, space.space_id) for table in ("vectors", "refusals"))
+    return _count_texts(connection) - sum(done)
 
 
 def _count_up(connection: sqlite3.Connection) -> None:
@@ -503,10 +562,11 @@ def _count_texts(connection: sqlite3.Connection) -> int:
     return int(count)
 
 
-def _count_embedded(connection: sqlite3.Connection, space_id: str) -> int:
+def _count_of_texts(connection: sqlite3.Connection, table: str, space_id: str) -> int:
+    """How many rows of a table about a space are of texts that rules still hold."""
     (count,) = connection.execute(
-        "SELECT count(*) FROM vectors AS v WHERE space_id = ? AND EXISTS "
-        "(SELECT 1 FROM passages AS p WHERE p.content_hash = v.content_hash)",
+        f"SELECT count(*) FROM {table} AS t WHERE space_id = ? AND EXISTS "
+        "(SELECT 1 FROM passages AS p WHERE p.content_hash = t.content_hash)",
         (space_id,),
     ).fetchone()
     return int(count)

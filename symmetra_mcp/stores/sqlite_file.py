@@ -74,6 +74,15 @@ MIGRATIONS = (
     INSERT INTO revisions (name, revision) VALUES ('rules', 0);
     """,
     "ALTER TABLE spaces ADD COLUMN variant TEXT NOT NULL DEFAULT '';",
+    """
+    ALTER TABLE spaces ADD COLUMN left_at TEXT NOT NULL DEFAULT '';
+    CREATE TABLE refusals (
+        space_id TEXT NOT NULL REFERENCES spaces (space_id) ON DELETE CASCADE,
+        content_hash TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        PRIMARY KEY (space_id, content_hash)
+    ) STRICT;
+    """,
 )
 """Append-only: the schema's version is the number of scripts that ran."""
 

@@ -62,6 +62,10 @@ def build_index(connection: sqlite3.Connection, space: EmbeddingSpace | None = N
             "ON v.space_id = ? AND v.content_hash = p.content_hash ORDER BY p.rule_no, p.ordinal",
             (snapshot.space_id,),
         ).fetchall()
+        refused = connection.execute(
+            "SELECT p.rule_no FROM refusals AS r JOIN passages AS p USING (content_hash) WHERE r.space_id = ?",
+            (snapshot.space_id,),
+        ).fetchall()
         probes = list(vectors_of(connection, snapshot.space_id, [probe.content_hash for probe in probe_passages()]))
     finally:
         connection.execute("COMMIT")
@@ -73,6 +77,7 @@ def build_index(connection: sqlite3.Connection, space: EmbeddingSpace | None = N
         passage_ordinals=np.fromiter((row[1] for row in embedded), np.int32, len(embedded)),
         vectors=_matrix([row[2] for row in embedded], width),
         probes=_matrix([row[1] for row in probes], width),
+        refused_rules=[row[0] for row in refused],
     ), snapshot
 
 

@@ -65,6 +65,6 @@ def space_of_row(row: Sequence[Any]) -> EmbeddingSpace:
     return EmbeddingSpace(provider, model, dimensions, bool(normalized), variant)
 
 
-def now() -> str:
-    """The time as the store writes it: UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def now(timespec: str = "seconds") -> str:
+    """The time as the store writes it: UTC, to the second unless it says otherwise."""
+    return datetime.now(UTC).isoformat(timespec=timespec)

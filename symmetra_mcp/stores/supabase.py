@@ -26,7 +26,7 @@ from symmetra_mcp.passages import Passage
 from symmetra_mcp.probes import QUANTILE, probe_passages
 from symmetra_mcp.providers.base import checked
 from symmetra_mcp.scopes import matching_glob
-from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter, RuleStore, SpaceStatus
+from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, Refusal, RuleFilter, RuleStore, SpaceStatus
 from symmetra_mcp.stores.rows import decode_scopes
 from symmetra_mcp.stores.supabase_client import SupabaseClient
 from symmetra_mcp.stores.supabase_errors import ConflictError, TooMuchAtOnceError
@@ -61,6 +61,8 @@ PAGE_RULES = 500
 """Rules in an answer: PostgREST cuts lists at a thousand rows without a word, so none may come near."""
 VECTORS_AT_ONCE = 200
 """About `MAX_BODY_BYTES` of vectors with 384 numbers."""
+_DROPPED_AT_ONCE = 20_000
+"""Vectors that one call deletes: seconds of work."""
 SEARCH_DEADLINE_S = 8.0
 """As long as Supabase lets a statement run."""
 _LEASE_S = 30
@@ -245,9 +247,46 @@ class SupabaseStore(RuleStore):
         return self._active[0]
 
     @override
-    async def activate_space(self, space: EmbeddingSpace) -> None:
-        await self._call("symmetra_activate_space", {"space": row_of_space(space)}, writing=True)
-        self._active = (space,)
+    @_understood
+    async def activate_space(self, space: EmbeddingSpace, *, if_complete: bool = False) -> bool:
+        parameters = {"space": row_of_space(space), "if_complete": if_complete}
+        answer = await self._call("symmetra_activate_space", parameters, writing=True)
+        if answer["switched"]:
+            self._active = (space,)
+        return bool(answer["switched"])
+
+    @override
+    @_understood
+    async def drop_space(self, space: EmbeddingSpace) -> int:
+        dropped, answer = 0, {"known": True, "done": False}
+        while answer["known"] and not answer["done"]:
+            parameters = {"space": space.space_id, "page": _DROPPED_AT_ONCE}
+            try:
+                answer = await self._call("symmetra_drop_space", parameters, writing=True)
+            except ConflictError:
+                raise StoreError(f"searches compare in {space}: activate another space first") from None
+            dropped += answer.get("deleted", 0)
+        return dropped
+
+    @override
+    async def refuse_texts(self, space: EmbeddingSpace, reasons: Mapping[str, str]) -> None:
+        parameters = {"space": row_of_space(space), "reasons": escaped(dict(reasons))}
+        await self._call("symmetra_refuse", parameters, writing=True)
+
+    @override
+    @_understood
+    async def refusals(self, space: EmbeddingSpace) -> list[Refusal]:
+        found: list[Refusal] = []
+        while True:
+            after = found[-1].content_hash if found else ""
+            parameters = {"space": space.space_id, "after": after, "page": PAGE_RULES}
+            rows = await self._call("symmetra_refusals", parameters)
+            found += [
+                Refusal(content_hash, unescaped(reason), RuleKey(unescaped(project), unescaped(rule_id)))
+                for content_hash, reason, project, rule_id in rows
+            ]
+            if len(rows) < PAGE_RULES:
+                return found
 
     @override
     @_understood
@@ -256,7 +295,8 @@ class SupabaseStore(RuleStore):
         for row in await self._call("symmetra_spaces", {}):
             space = space_of_row(row["space"])
             if space is not None:
-                statuses.append(SpaceStatus(space, bool(row["active"]), row["passages"], row["missing"]))
+                counts = (row["passages"], row["missing"], row["refused"])
+                statuses.append(SpaceStatus(space, bool(row["active"]), *counts, left_at=row["left_at"] or ""))
                 if row["active"]:
                     self._active = (space,)
         return statuses

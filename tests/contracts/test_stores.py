@@ -529,6 +529,88 @@ async def test_a_space_that_lacks_a_text_is_not_compared_in(store: RuleStore) ->
         await ask(store, backup, "First")
 
 
+# Spaces beside each other
+
+
+async def test_a_space_is_switched_to_only_when_it_is_complete_where_that_is_asked(store: RuleStore) -> None:
+    old, new = FakeProvider("old"), FakeProvider("new")
+    await fill(store, old, rule("one"))
+    assert await store.activate_space(new.space, if_complete=True) is False
+    assert await store.active_space() == old.space
+    await embed_missing(store, new)
+    assert await store.activate_space(new.space, if_complete=True) is True
+    assert await store.active_space() == new.space
+    await store.upsert_rules([rule("later", "Came in between.")])
+    assert await store.activate_space(old.space, if_complete=True) is False
+    assert await store.active_space() == new.space
+    assert await store.activate_space(old.space) is True
+
+
+async def test_the_space_that_searches_left_last_is_known(store: RuleStore) -> None:
+    first, second, third = (FakeProvider(name).space for name in ("first", "second", "third"))
+    for space in (first, second, third, third, first):
+        await store.activate_space(space)
+    left = {status.space: status.left_at for status in await store.space_statuses()}
+    assert max(left, key=lambda space: left[space]) == third
+    assert left[second] < left[third]
+    assert left[first] < left[second], "left for the second, and active again since"
+
+
+async def test_a_dropped_space_is_gone_and_the_others_are_not(store: RuleStore) -> None:
+    old, new = FakeProvider("old"), FakeProvider("new")
+    await fill(store, old, rule("one"), rule("two", "Something else."))
+    await embed_missing(store, new)
+    assert await store.drop_space(new.space) == 2
+    assert [status.space for status in await store.space_statuses()] == [old.space]
+    assert await store.get_vectors(new.space, ["x"]) == {}
+    assert found(await ask(store, old, "right thing")) != []
+    assert await store.drop_space(new.space) == 0
+    with pytest.raises(StoreError, match="activate another space first"):
+        await store.drop_space(old.space)
+    assert await store.active_space() == old.space
+    assert (await store.space_statuses())[0].missing == 0
+    await embed_missing(store, new)
+    assert set(await store.complete_spaces()) == {old.space, new.space}
+
+
+async def test_a_refused_text_is_named_with_its_rule_and_the_space_is_complete_without_it(store: RuleStore) -> None:
+    provider = FakeProvider()
+    await store.upsert_rules(
+        [rule("fine"), rule("bad", "Refused words."), rule("alike", "Refused words.", title="Bad")]
+    )
+    hashes = {passage.text: passage.content_hash for passage in (await store.missing_passages(provider.space))[0]}
+    bad = [key for text, key in hashes.items() if "Refused" in text]
+    await store.refuse_texts(provider.space, dict.fromkeys(bad, "too long 🚀"))
+    assert {(each.content_hash, each.reason, each.key.rule_id) for each in await store.refusals(provider.space)} == {
+        (bad[0], "too long 🚀", "alike")
+    }
+    assert bad[0] not in [each.content_hash for each in (await store.missing_passages(provider.space))[0]]
+    assert bad[0] in [each.content_hash for each in (await store.missing_passages(provider.space, again=True))[0]]
+    await embed_missing(store, provider)
+    (status,) = await store.space_statuses()
+    assert (status.passages, status.missing, status.refused) == (2, 0, 1)
+    assert await store.complete_spaces() == [provider.space]
+    assert await store.activate_space(provider.space, if_complete=True)
+    matches = await ask(store, provider, "refused words")
+    assert {"bad", "alike"} <= set(found(matches))
+    assert matches.unembedded == 0
+
+
+async def test_a_refusal_ends_with_a_vector_or_with_its_text(store: RuleStore) -> None:
+    provider = FakeProvider()
+    await store.upsert_rules([rule("one"), rule("two", "Something else.")])
+    hashes = [passage.content_hash for passage in (await store.missing_passages(provider.space))[0]]
+    await store.refuse_texts(provider.space, dict.fromkeys(hashes, "refused"))
+    assert len(await store.refusals(provider.space)) == 2
+    await store.put_vectors(hashes[:1], await provider.embed_documents(["a"]))
+    assert [each.content_hash for each in await store.refusals(provider.space)] == hashes[1:]
+    await store.delete_rules([RuleKey("shop", "one"), RuleKey("shop", "two")])
+    assert await store.refusals(provider.space) == []
+    (status,) = await store.space_statuses()
+    assert (status.passages, status.missing, status.refused) == (0, 0, 0)
+    assert await store.refusals(FakeProvider("unknown").space) == []
+
+
 async def test_a_spaces_variant_tells_it_from_others(store: RuleStore) -> None:
     space = EmbeddingSpace("openai", "nomic-embed-text", 8, variant="localhost:11434")
     await store.activate_space(space)

@@ -46,7 +46,7 @@ def test_opening_makes_the_folder_and_the_present_schema_in_wal_mode(path: Path)
     notices: list[str] = []
     assert open_file(path, notices) is False
     assert (version_of(path), notices) == (len(MIGRATIONS), [])
-    assert tables_of(path) == {"rules", "passages", "spaces", "vectors", "notes", "revisions"}
+    assert tables_of(path) == {"rules", "passages", "spaces", "vectors", "refusals", "notes", "revisions"}
     with closing(connect(path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)

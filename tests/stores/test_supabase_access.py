@@ -26,6 +26,7 @@ READING = {
     "symmetra_count_passages",
     "symmetra_missing_passages",
     "symmetra_projects",
+    "symmetra_refusals",
     "symmetra_rules",
     "symmetra_sizes",
     "symmetra_spaces",

@@ -127,6 +127,7 @@ create table if not exists symmetra.spaces (
   complete_at bigint, -- revision of the rules at which no text lacked a vector
   created_at timestamptz not null default now()
 );
+alter table symmetra.spaces add column if not exists left_at timestamptz; -- when searches last left it for another
 do $$
 begin
   alter table symmetra.state add constraint state_active_space foreign key (active_space) references symmetra.spaces;
@@ -144,6 +145,14 @@ create table if not exists symmetra.probes (
   space_no smallint not null references symmetra.spaces on delete cascade,
   content_hash text collate "C" not null,
   embedding vector not null,
+  primary key (space_no, content_hash)
+);
+
+-- Texts that a provider does not take: their rules are found by words, and the space is complete without them.
+create table if not exists symmetra.refusals (
+  space_no smallint not null references symmetra.spaces on delete cascade,
+  content_hash text collate "C" not null,
+  reason text not null,
   primary key (space_no, content_hash)
 );
 

@@ -281,6 +281,7 @@ begin
   insert into probes as p (space_no, content_hash, embedding)
     select distinct on (h) own.space_no, h, e from unnest(probe_hashes, probe_embeddings) as t (h, e) order by h
     on conflict (space_no, content_hash) do update set embedding = excluded.embedding;
+  delete from refusals as r where r.space_no = own.space_no and r.content_hash = any (hashes);
   if own.last_request = request then
     return jsonb_build_object('written', 0); -- the answer got lost, and it was asked again
   end if;
@@ -292,15 +293,59 @@ begin
   return jsonb_build_object('written', cardinality(hashes) + cardinality(probe_hashes));
 end $$;
 
-create or replace function public.symmetra_activate_space(space jsonb) returns jsonb
-language plpgsql set search_path = pg_catalog, symmetra as $$
+-- With `if_complete`, only where no text lacks a vector: nobody writes a rule between the look and the switch.
+drop function if exists public.symmetra_activate_space(jsonb);
+create or replace function public.symmetra_activate_space(space jsonb, if_complete boolean default false) returns jsonb
+language plpgsql set search_path = pg_catalog, symmetra set statement_timeout = '60s' as $$
 declare
   own symmetra.spaces := register_space(space);
+  now_state symmetra.state;
   former text;
 begin
-  select s.space_id into former from state join spaces as s on s.space_no = state.active_space;
+  select * into now_state from state for update;
+  select s.space_id into former from spaces as s where s.space_no = now_state.active_space;
+  if if_complete and not symmetra.is_complete(own, now_state.revision) then
+    return jsonb_build_object('active', former, 'switched', false);
+  end if;
+  update spaces as s set left_at = clock_timestamp()
+    where s.space_no = now_state.active_space and s.space_no <> own.space_no;
   update state set active_space = own.space_no where active_space is distinct from own.space_no;
-  return jsonb_build_object('active', own.space_id, 'former', former);
+  return jsonb_build_object('active', own.space_id, 'former', former, 'switched', true);
+end $$;
+
+-- `reasons`: why each text, by its hash, is not embedded.
+create or replace function public.symmetra_refuse(space jsonb, reasons jsonb) returns void
+language plpgsql set search_path = pg_catalog, symmetra as $$
+declare own symmetra.spaces := register_space(space);
+begin
+  insert into refusals (space_no, content_hash, reason)
+    select own.space_no, key, value from jsonb_each_text(reasons) order by key
+    on conflict (space_no, content_hash) do update set reason = excluded.reason;
+end $$;
+
+-- Delete some vectors of a space, and the space with the last of them: a large one takes several calls.
+create or replace function public.symmetra_drop_space(space text, page int) returns jsonb
+language plpgsql set search_path = pg_catalog, symmetra set statement_timeout = '60s' as $$
+declare
+  own symmetra.spaces;
+  now_state symmetra.state;
+  n bigint;
+begin
+  select * into now_state from state for update;
+  select * into own from spaces as s where s.space_id = space for update;
+  if own.space_no is null then
+    return jsonb_build_object('known', false);
+  end if;
+  if own.space_no = now_state.active_space then
+    raise exception using errcode = 'PT409', message = 'searches compare in this space', detail = own.space_id;
+  end if;
+  delete from vectors as v where v.space_no = own.space_no and v.content_hash in (
+    select content_hash from vectors as w where w.space_no = own.space_no order by content_hash limit page);
+  get diagnostics n = row_count;
+  if n < page then
+    delete from spaces as s where s.space_no = own.space_no;
+  end if;
+  return jsonb_build_object('known', true, 'deleted', n, 'done', n < page);
 end $$;
 
 create or replace function public.symmetra_set_note(name text, note text) returns void

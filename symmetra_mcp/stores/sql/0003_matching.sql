@@ -23,7 +23,9 @@ language sql stable set search_path = pg_catalog, symmetra as $$
   select s.complete_at is not distinct from at_revision or (
     not exists (select 1 from rules where prepared = 0)
     and not exists (select 1 from passages as p where not exists (
-      select 1 from vectors as v where v.space_no = s.space_no and v.content_hash = p.content_hash)))
+        select 1 from vectors as v where v.space_no = s.space_no and v.content_hash = p.content_hash)
+      and not exists (
+        select 1 from refusals as r where r.space_no = s.space_no and r.content_hash = p.content_hash)))
 $$;
 
 -- The nearest passages of a space, each rule once by its best, nearest first. `allowed` null: every rule may answer.
@@ -252,7 +254,9 @@ begin
     if own.complete_at is distinct from now_state.revision then
       select count(*) into unembedded from rules as r where (passing is null or r.facet_no = any (passing))
         and not exists (select 1 from passages as p join vectors as v on v.space_no = own.space_no
-          and v.content_hash = p.content_hash where p.rule_no = r.rule_no);
+          and v.content_hash = p.content_hash where p.rule_no = r.rule_no)
+        and not exists (select 1 from passages as p join refusals as f on f.space_no = own.space_no
+          and f.content_hash = p.content_hash where p.rule_no = r.rule_no);
     end if;
     token := format('%s.%s.%s', now_state.revision, own.space_no, own.revision);
     if request -> 'known_background' ->> 'token' = token then

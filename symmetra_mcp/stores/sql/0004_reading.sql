@@ -46,11 +46,15 @@ declare
   answer jsonb;
 begin
   select coalesce(jsonb_agg(jsonb_build_object('space', embedding_space_json(s), 'active', s.space_no = st.active_space,
-      'passages', texts, 'missing', texts - e.embedded) order by s.space_id), '[]') into answer
-    from spaces as s, state as st, lateral (
-      select case when s.complete_at = st.revision then texts else
-        (select count(*) from vectors as v where v.space_no = s.space_no
-          and exists (select 1 from passages as p where p.content_hash = v.content_hash)) end as embedded) as e;
+      'passages', texts, 'missing', texts - e.embedded - r.refused, 'refused', r.refused,
+      'left_at', to_char(s.left_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US')) order by s.space_id), '[]') into answer
+    from spaces as s cross join state as st cross join lateral (
+      select count(*) as refused from refusals as f where f.space_no = s.space_no
+        and exists (select 1 from passages as p where p.content_hash = f.content_hash)) as r
+      cross join lateral (
+        select case when s.complete_at = st.revision then texts - r.refused else
+          (select count(*) from vectors as v where v.space_no = s.space_no
+            and exists (select 1 from passages as p where p.content_hash = v.content_hash)) end as embedded) as e;
   if has_table_privilege('symmetra.spaces', 'update') and not unprepared then
     update spaces as s set complete_at = st.revision from state as st, jsonb_array_elements(answer) as a
       where s.space_id = a -> 'space' ->> 'space_id' and (a ->> 'missing')::bigint = 0
@@ -68,9 +72,21 @@ language sql stable set search_path = pg_catalog, symmetra set plan_cache_mode =
   select coalesce(jsonb_agg(jsonb_build_array(content_hash, text) order by content_hash), '[]') from (
     select content_hash, min(text) as text from passages as p
       where content_hash > after and (again or not exists (
-        select 1 from vectors as v join spaces as s using (space_no)
+        select 1 from (select space_no, content_hash from vectors
+            union all select space_no, content_hash from refusals) as v join spaces as s using (space_no)
           where s.space_id = space and v.content_hash = p.content_hash))
       group by content_hash order by content_hash limit page) as p
+$$;
+
+-- Texts that a space's provider does not take, each with why, the beginning of the text, and one of its rules.
+create or replace function public.symmetra_refusals(space text, after text, page int) returns jsonb
+language sql stable set search_path = pg_catalog, symmetra as $$
+  select coalesce(jsonb_agg(jsonb_build_array(f.content_hash, f.reason, f.project_id, f.rule_id) order by f.content_hash), '[]')
+    from (select distinct on (f.content_hash) f.content_hash, f.reason, r.project_id, r.rule_id
+      from refusals as f join spaces as s using (space_no) join passages as p using (content_hash)
+        join rules as r using (rule_no)
+      where s.space_id = space and f.content_hash > after
+      order by f.content_hash, r.project_id, r.rule_id limit page) as f
 $$;
 
 create or replace function public.symmetra_without_vector(space text, hashes text[]) returns jsonb

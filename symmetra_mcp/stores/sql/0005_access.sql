@@ -24,6 +24,7 @@ alter table symmetra.term_statistics enable row level security;
 alter table symmetra.spaces enable row level security;
 alter table symmetra.vectors enable row level security;
 alter table symmetra.probes enable row level security;
+alter table symmetra.refusals enable row level security;
 alter table symmetra.notes enable row level security;
 alter table symmetra.leases enable row level security;
 alter table symmetra.usage enable row level security;
@@ -51,7 +52,8 @@ begin
     ('scopes', '(select symmetra.readable_projects()) is null or exists (select from symmetra.facets as f where f.scope_no = scopes.scope_no)'),
     ('passages', '(select symmetra.readable_projects()) is null or exists (select from symmetra.facets as f where f.facet_no = passages.facet_no)'),
     ('postings', '(select symmetra.readable_projects()) is null or exists (select from symmetra.facets as f where f.facet_no = postings.facet_no)'),
-    ('vectors', '(select symmetra.readable_projects()) is null or exists (select from symmetra.passages as p where p.content_hash = vectors.content_hash)')
+    ('vectors', '(select symmetra.readable_projects()) is null or exists (select from symmetra.passages as p where p.content_hash = vectors.content_hash)'),
+    ('refusals', '(select symmetra.readable_projects()) is null or exists (select from symmetra.passages as p where p.content_hash = refusals.content_hash)')
   loop
     execute format('drop policy if exists symmetra_read on symmetra.%I', name);
     execute format('create policy symmetra_read on symmetra.%I for select to %s using (%s)', name, readers, condition);
@@ -65,7 +67,7 @@ grant select, insert, update, delete on all tables in schema symmetra to service
 revoke all on symmetra.schema_migrations from service_role;
 grant select on symmetra.state, symmetra.scopes, symmetra.facets, symmetra.rules, symmetra.removed_rules,
   symmetra.passages, symmetra.postings, symmetra.term_statistics, symmetra.spaces, symmetra.vectors, symmetra.probes,
-  symmetra.usage to authenticated;
+  symmetra.refusals, symmetra.usage to authenticated;
 grant usage on all sequences in schema symmetra to service_role;
 
 revoke all on all functions in schema symmetra from public, anon, authenticated;
@@ -88,6 +90,7 @@ begin
     execute format('grant execute on function %s to service_role', f.signature);
     if f.proname in ('match_rules', 'symmetra_rules', 'symmetra_projects', 'symmetra_status', 'symmetra_spaces',
       'symmetra_count_passages', 'symmetra_missing_passages', 'symmetra_without_vector', 'symmetra_vectors',
+      'symmetra_refusals',
       'symmetra_changes', 'symmetra_unprepared', 'symmetra_sizes') then
       execute format('grant execute on function %s to authenticated', f.signature);
     end if;

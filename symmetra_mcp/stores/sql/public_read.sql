@@ -2,7 +2,7 @@
 grant usage on schema symmetra, extensions to anon;
 grant select on symmetra.state, symmetra.scopes, symmetra.facets, symmetra.rules, symmetra.removed_rules,
   symmetra.passages, symmetra.postings, symmetra.term_statistics, symmetra.spaces, symmetra.vectors, symmetra.probes,
-  symmetra.usage to anon;
+  symmetra.refusals, symmetra.usage to anon;
 do $$
 declare f record;
 begin
@@ -15,5 +15,6 @@ end $$;
 grant execute on function public.match_rules(jsonb), public.symmetra_rules(text, text, json, int),
   public.symmetra_projects(), public.symmetra_status(), public.symmetra_spaces(), public.symmetra_count_passages(),
   public.symmetra_missing_passages(text, text, int, boolean), public.symmetra_without_vector(text, text[]),
-  public.symmetra_vectors(text, text[]), public.symmetra_changes(bigint, bigint, int, int),
+  public.symmetra_vectors(text, text[]), public.symmetra_refusals(text, text, int),
+  public.symmetra_changes(bigint, bigint, int, int),
   public.symmetra_unprepared(int, int), public.symmetra_sizes() to anon;
