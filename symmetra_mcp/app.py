@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from symmetra_mcp.config import Settings, load_settings
 from symmetra_mcp.errors import ProviderError, RuleFileError, StoreError, StoreUnavailableError, SymmetraError
 from symmetra_mcp.health import check_health, other_space_notice
 from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, record_import
+from symmetra_mcp.jobs import Jobs
 from symmetra_mcp.metering import UsageReport, usage_report
 from symmetra_mcp.project import (
     SHARED_PROJECT,
@@ -34,6 +35,7 @@ from symmetra_mcp.project import (
     rule_files,
 )
 from symmetra_mcp.reembed import ReembedReport, complete_space
+from symmetra_mcp.running import running_now
 from symmetra_mcp.search import SearchAnswer, SearchRequest, search
 from symmetra_mcp.types import ComponentHealth
 
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from symmetra_mcp.ingest.report import ImportReport
     from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
     from symmetra_mcp.providers.select import ProviderChoice
-    from symmetra_mcp.stores.base import RuleStore
+    from symmetra_mcp.running import RunningNow
+    from symmetra_mcp.spaces import EmbeddingSpace
+    from symmetra_mcp.stores.base import RuleStore, SpaceStatus
     from symmetra_mcp.types import Detail, HealthReport, InputType, ProgressCallback, Rule, RuleKey
     from symmetra_mcp.usage import UsageLog
 
@@ -67,6 +71,7 @@ class App:
         settings: What it was made from.
         store: Where rules are kept.
         providers: What embeds.
+        jobs: Work that outlives the call that began it.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class App:
         self.settings = settings
         self.store = store
         self.providers = providers
+        self.jobs = Jobs()
         self._usage_log = usage_log
         self._opening = anyio.Lock()
         self._reading = anyio.Lock()
@@ -439,27 +445,69 @@ class App:
         force: bool = False,
         dry_run: bool = False,
         batch_texts: int | None = None,
+        wait: bool = True,
         on_progress: ProgressCallback | None = None,
+        on_wait: Callable[[RunningNow | None], None] | None = None,
     ) -> ReembedReport:
         """Make the space of the provider that the settings choose complete, and searches compare in it.
 
         Args:
             force: Embed again what has a vector.
             dry_run: Count only.
-            batch_texts: Most texts between two commits and in one request; by default what the provider takes well.
+            batch_texts: Most texts in one request; by default what the provider takes well.
+            wait: Where another process is embedding, wait for it; else tell how far it is.
             on_progress: Hears how far it is.
+            on_wait: Hears who has the work, while this one waits for it.
 
         Raises:
             ProviderError: The provider failed; what was embedded before is kept.
             StoreError: The store failed.
+            VerificationError: The new space did not pass its check; searches stay where they were.
         """
         await self.ready()
         self.providers.try_again()
         chosen = self.providers.chosen
         await self.providers.chosen_space()
         return await complete_space(
-            self.store, chosen, force=force, dry_run=dry_run, batch_texts=batch_texts, on_progress=on_progress
+            self.store,
+            chosen,
+            force=force,
+            dry_run=dry_run,
+            wait=wait,
+            batch_texts=batch_texts,
+            on_progress=on_progress,
+            on_wait=on_wait,
         )
+
+    async def spaces(self) -> list[SpaceStatus]:
+        """Every space that the store holds vectors of."""
+        await self.ready()
+        return await self.store.space_statuses()
+
+    async def switch_to(self, space: EmbeddingSpace) -> None:
+        """Have searches compare in a space that is there already.
+
+        Raises:
+            StoreUnavailableError: A run is embedding just now, and may be about to switch.
+        """
+        await self.ready()
+        async with self.store.exclusive("embedding", wait=False) as held:
+            if not held:
+                running = await running_now(self.store)
+                raise StoreUnavailableError(f"wait for the run that embeds just now: {running or 'it has just begun'}")
+            await self.store.activate_space(space)
+
+    async def drop_space(self, space: EmbeddingSpace) -> int:
+        """Forget a space and its vectors.
+
+        Returns:
+            How many vectors it had.
+
+        Raises:
+            StoreError: Searches compare in it.
+        """
+        await self.ready()
+        return await self.store.drop_space(space)
 
     async def list_rules(self, project_id: str | None = None) -> list[Rule]:
         """All rules, or those of one project."""

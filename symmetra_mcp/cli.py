@@ -32,6 +32,7 @@ from symmetra_mcp.search import (
     MIN_MAX_TOKENS,
     SearchRequest,
 )
+from symmetra_mcp.spaces_command import spaces
 from symmetra_mcp.terminal import (
     ProjectId,
     examples,
@@ -47,6 +48,7 @@ from symmetra_mcp.types import Priority, Rule, RuleKey
 
 if TYPE_CHECKING:
     from symmetra_mcp.ingest.export import RuleFormat
+    from symmetra_mcp.running import RunningNow
     from symmetra_mcp.types import InputType
 
 _PATIENCE_S = 15.0
@@ -347,9 +349,17 @@ def reembed(dry_run: bool, force: bool, as_json: bool) -> None:
     from symmetra_mcp.schemas import reembed_answer
     from symmetra_mcp.text import reembed_text
 
+    told: set[str] = set()
+
+    def tell_wait(running: RunningNow | None) -> None:
+        who = f"{running.host} (process {running.pid})" if running else "a run that has just begun"
+        if who not in told:
+            told.add(who)
+            click.echo(f"Waiting for another run: {running or who}", err=True)
+
     async def run(app: App) -> None:
         with progress() as on_progress:
-            report = await app.reembed(force=force, dry_run=dry_run, on_progress=on_progress)
+            report = await app.reembed(force=force, dry_run=dry_run, on_progress=on_progress, on_wait=tell_wait)
         answer = reembed_answer(report)
         terminal.show(answer.to_dict() if as_json else reembed_text(answer), as_json=as_json)
 
@@ -373,6 +383,7 @@ def usage(all_months: bool, as_json: bool) -> None:
 
 cli.add_command(migrate)
 cli.add_command(schema)
+cli.add_command(spaces)
 rules.add_command(push)
 rules.add_command(pull)
 

@@ -5,6 +5,7 @@ SymmetraError
 ├─ ConfigError
 ├─ RuleFileError
 ├─ SpaceMismatchError
+├─ VerificationError
 ├─ ProviderError
 │  ├─ ProviderNotInstalledError (also ImportError)
 │  ├─ ProviderAuthError
@@ -62,6 +63,21 @@ class SpaceMismatchError(SymmetraError):
         super().__init__(
             f"vectors of {actual} can't be compared with vectors of {expected}: they are numbers of different models. "
             "Run `symmetra-mcp reembed` to embed every rule with the present provider"
+        )
+
+
+class VerificationError(SymmetraError):
+    """A new space is not what it should be, so searches did not switch to it.
+
+    Attributes:
+        space: The space that was to become the active one.
+    """
+
+    def __init__(self, space: EmbeddingSpace, problem: str) -> None:
+        self.space = space
+        super().__init__(
+            f"searches stay where they were: {space} did not pass its check, {problem}. "
+            "Run `symmetra-mcp migrate --force` to embed every rule again"
         )
 
 

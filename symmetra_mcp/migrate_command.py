@@ -3,55 +3,88 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 import click
 
 from symmetra_mcp.app import App
-from symmetra_mcp.errors import SchemaError
+from symmetra_mcp.errors import SchemaError, SymmetraError
+from symmetra_mcp.migration_story import Story, story_of
 from symmetra_mcp.search import SearchRequest
-from symmetra_mcp.terminal import examples, json_option, settings, show, with_app
+from symmetra_mcp.terminal import examples, settings, with_app
 from symmetra_mcp.text import counted
-from symmetra_mcp.types import Stage
 
 _UNTIL_THEY_ARE_SEEN_S = (0.2, 0.5, 1.0, 2.0)
 """PostgREST reads the schema anew when it is told to, a moment later."""
 _TEST_QUERY = "vector database architecture"
 """What `migrate` asks, as the older system's migration did."""
+_INDEX_PAYS_FROM = 20_000
 
 
 @click.command(
     epilog=examples(
         "symmetra-mcp migrate --dry-run",
         "symmetra-mcp migrate --batch-size 50",
+        "symmetra-mcp migrate --rollback",
         "symmetra-mcp migrate --project-id abcdefghijklmnopqrst --test-only",
     )
 )
-@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Most texts in a request; saved after each N.")
-@click.option("--dry-run", is_flag=True, help="Only count what would be embedded; nobody is asked.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Most texts in a request.")
+@click.option("--dry-run", is_flag=True, help="Only tell texts, tokens, cost and time; nobody is asked.")
 @click.option("--force", is_flag=True, help="Embed again what is embedded too.")
+@click.option("--rollback", is_flag=True, help="Have searches compare again where they did before the last switch.")
 @click.option("--test-only", is_flag=True, help="Change nothing: ask the provider, search once, show the best matches.")
 @click.option("--project-id", metavar="REF", help="The rules of this Supabase project, by its 20 letters.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, a line each; the last is the result.")
 def migrate(
-    batch_size: int | None, dry_run: bool, force: bool, test_only: bool, project_id: str | None, as_json: bool
+    batch_size: int | None,
+    dry_run: bool,
+    force: bool,
+    rollback: bool,
+    test_only: bool,
+    project_id: str | None,
+    as_json: bool,
 ) -> None:
-    """Move every rule to the provider that the settings choose: what `reembed` does, told step by step."""
-    if test_only and (dry_run or force or batch_size is not None):
-        raise click.UsageError("--test-only changes nothing: leave out --batch-size, --dry-run and --force")
+    """Move every rule to the provider that the settings choose, without a gap for those who search.
+
+    The new vectors are built beside the old ones. When all are there and a check has found rules by their own texts,
+    searches switch; until then, and when anything fails, they go on in the old ones. A run that was cut off goes on
+    when it is run again.
+    """
+    working = dry_run or force or batch_size is not None
+    if test_only and (working or rollback):
+        raise click.UsageError("--test-only changes nothing: leave out --batch-size, --dry-run, --force and --rollback")
+    if rollback and working:
+        raise click.UsageError("--rollback embeds nothing: leave out --batch-size, --dry-run and --force")
 
     async def run(app: App) -> None:
-        await _install_functions(app, project_id or "")
-        await _connect(app, ask_provider=not dry_run)
-        if test_only:
-            await _test_search(app, as_json=as_json)
-        else:
-            await _migrate(app, batch_size, dry_run=dry_run, force=force, as_json=as_json)
+        with story_of(as_json=as_json) as story, _failure_told(story):
+            await _install_functions(app, project_id or "", story)
+            if rollback:
+                await _roll_back(app, story)
+                return
+            await _connect(app, story, ask_provider=not dry_run)
+            if test_only:
+                await _test_search(app, story)
+            else:
+                await _migrate(app, story, batch_size, dry_run=dry_run, force=force)
 
     with_app(run, settings(project_id))
 
 
-async def _install_functions(app: App, project_ref: str) -> None:
+@contextmanager
+def _failure_told(story: Story) -> Iterator[None]:
+    """What a script reads of a failure, and what becomes of the work."""
+    try:
+        yield
+    except SymmetraError as exc:
+        story.failed(str(exc))
+        raise
+
+
+async def _install_functions(app: App, project_ref: str, story: Story) -> None:
     """Install the functions that the team's store calls, where they are missing and something lets us.
 
     Raises:
@@ -72,7 +105,7 @@ async def _install_functions(app: App, project_ref: str) -> None:
             apply_migrations(database, migrations())
 
     await anyio.to_thread.run_sync(install)
-    click.echo("Created the vector search functions in the database", err=True)
+    story.tell("created", "Created the vector search functions in the database")
     for pause_s in _UNTIL_THEY_ARE_SEEN_S:
         try:
             await app.ready()
@@ -82,50 +115,67 @@ async def _install_functions(app: App, project_ref: str) -> None:
     await app.ready()
 
 
-async def _connect(app: App, *, ask_provider: bool) -> None:
-    """Say on stderr that provider and store can be used; either fails before anything is changed."""
+async def _connect(app: App, story: Story, *, ask_provider: bool) -> None:
+    """Tell that provider and store can be used; either fails before anything is changed."""
     space = await app.providers.chosen_space()
     if ask_provider:
         await app.providers.chosen.embed_documents([_TEST_QUERY])  # not as a query, which a cache would answer
-        click.echo(f"Connected to {space.provider} ({space.model}, {space.dimensions} dimensions)", err=True)
+        text = f"Connected to {space.provider} ({space.model}, {space.dimensions} dimensions)"
+        story.tell("connected", text, provider=space.provider, model=space.model, dimensions=space.dimensions)
     rules = sum((await app.count_rules()).values())
     described = await app.store.describe()
     place = f"Supabase, {described['url']}" if app.store.is_shared else f"the rule store {described['path']}"
-    click.echo(f"Connected to {place} ({counted(rules, 'rule')})", err=True)
+    story.tell("connected", f"Connected to {place} ({counted(rules, 'rule')})", store=described["kind"], rules=rules)
 
 
-async def _migrate(app: App, batch_size: int | None, *, dry_run: bool, force: bool, as_json: bool) -> None:
-    from symmetra_mcp.reembed import page_size
+async def _migrate(app: App, story: Story, batch_size: int | None, *, dry_run: bool, force: bool) -> None:
+    from symmetra_mcp.embedding_run import RunLimits
     from symmetra_mcp.schemas import reembed_answer
     from symmetra_mcp.text import reembed_text
 
-    size = page_size(app.providers.chosen, batch_size)
-    told = 0
-
-    def tell(stage: Stage, done: int, total: int) -> None:
-        nonlocal told
-        told += 1
-        batches = max(told, math.ceil(total / size))
-        click.echo(f"Batch {told} of {batches}: {done} of {counted(total, 'text')} embedded", err=True)
-
-    report = await app.reembed(force=force, dry_run=dry_run, batch_texts=batch_size, on_progress=tell)
+    story.request_texts = RunLimits.of(app.providers.chosen, batch_size).request_texts
+    report = await app.reembed(
+        force=force, dry_run=dry_run, batch_texts=batch_size, on_progress=story.batch, on_wait=story.waiting
+    )
     answer = reembed_answer(report)
-    if as_json:
-        show(answer.to_dict(), as_json=True)
-    elif dry_run:
-        show(f"{reembed_text(answer)} Batches: {math.ceil(answer.missing / size)}.", as_json=False)
-    else:
-        end = (
-            "Migration complete."
-            if not answer.missing
-            else "Rules came in meanwhile: run `symmetra-mcp migrate` again."
-        )
-        show(f"{reembed_text(answer)}\n{end}", as_json=False)
-    if answer.missing and not dry_run:
+    if dry_run:
+        batches = math.ceil(answer.missing / story.request_texts)
+        story.end("plan", f"{reembed_text(answer)} Batches: {batches}.", **answer.to_dict(), batches=batches)
+        return
+    lines = [reembed_text(answer)]
+    if report.probed:
+        lines.append(f"Checked: rules are found by their own texts ({report.probed} asked).")
+    if app.store.is_shared and report.switched_from is not None and report.passages > _INDEX_PAYS_FROM:
+        lines.append("Searches are faster with an index of the new vectors: `symmetra-mcp schema index`.")
+    if report.switched_from is not None:
+        lines.append("Back again: `symmetra-mcp migrate --rollback`.")
+    lines.append(
+        "Migration complete." if not answer.missing else "Rules came in meanwhile: run `symmetra-mcp migrate` again."
+    )
+    story.end("done", "\n".join(lines), **answer.to_dict(), probed=report.probed)
+    if answer.missing:
         raise click.exceptions.Exit(1)
 
 
-async def _test_search(app: App, *, as_json: bool) -> None:
+async def _roll_back(app: App, story: Story) -> None:
+    """Switch to the space that searches left last."""
+    statuses = await app.spaces()
+    left = [status for status in statuses if status.left_at and not status.active]
+    if not left:
+        raise click.ClickException("there is no space to go back to: searches never left one")
+    former = max(left, key=lambda status: status.left_at)
+    now_active = next((str(status.space) for status in statuses if status.active), "")
+    await app.switch_to(former.space)
+    lines = [f"Searches compare in {former.space} again; they compared in {now_active} before."]
+    if former.missing:
+        lines.append(f"{counted(former.missing, 'text')} that came since match by their words until they are embedded.")
+    if notice := await app.space_notice():
+        lines.append(f"Notice: {notice}.")
+    fields = {"space": str(former.space), "switched_from": now_active, "missing": former.missing}
+    story.end("rolled_back", "\n".join(lines), **fields)
+
+
+async def _test_search(app: App, story: Story) -> None:
     """Search once and show what is found; a search that can't compare by meaning fails the test."""
     from symmetra_mcp.schemas import search_result
 
@@ -134,14 +184,11 @@ async def _test_search(app: App, *, as_json: bool) -> None:
         raise click.ClickException(f"the test search failed: {answer.degraded}")
     for notice in (answer.degraded, await app.space_notice()):
         if notice:
-            click.echo(f"Notice: {notice}", err=True)
-    if as_json:
-        show(search_result(answer).to_dict(), as_json=True)
-        return
+            story.tell("notice", f"Notice: {notice}", notice=notice)
     lines = [f"The search for {_TEST_QUERY!r} in {answer.space} works."]
     lines.append("Top matches:" if answer.hits else "No rule is about it. Nearest:")
     for number, match in enumerate(answer.hits or answer.below, 1):
         category = f"[{match.rule.category}] " if match.rule.category else ""
         similarity = "by its words" if match.similarity is None else f"Similarity: {match.similarity:.3f}"
         lines += [f"  {number}. {category}{match.rule.title}", f"     Rule: {match.rule.rule_id} | {similarity}"]
-    show("\n".join(lines), as_json=False)
+    story.end("searched", "\n".join(lines), **search_result(answer).to_dict())

@@ -1,21 +1,38 @@
 """Make a space complete: the one operation behind a first import, a changed rule and a change of provider.
 
-Only what is missing is embedded, page by page, so a run that was killed is resumed by running it again.
+What is missing is embedded beside what searches compare in, and they switch to it when it is complete and verified. A
+run that was killed or failed is resumed by running it again.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from symmetra_mcp.probes import probe_passages
-from symmetra_mcp.tokens import estimate_model_tokens
+import anyio
+
+from symmetra_mcp.embedding_run import EmbeddingRun, Progress, RunLimits, embed_probes
+from symmetra_mcp.errors import SpaceMismatchError
+from symmetra_mcp.running import Announcement, running_now
+from symmetra_mcp.stores.base import SpaceStatus
+from symmetra_mcp.verification import verify_space
 
 if TYPE_CHECKING:
     from symmetra_mcp.providers.base import EmbeddingProvider
+    from symmetra_mcp.running import RunningNow
     from symmetra_mcp.spaces import EmbeddingSpace
-    from symmetra_mcp.stores.base import RuleStore
+    from symmetra_mcp.stores.base import Refusal, RuleStore
     from symmetra_mcp.types import ProgressCallback
+
+_ROUNDS = 8
+"""How often a run looks for rules that came in while it ran, before it leaves the rest to the next."""
+_PLAN_PAGE = 2048
+_TIMED_TEXTS = 32
+"""Texts that a plan embeds on this machine, to tell how long the others take."""
+_LOOK_AGAIN_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +46,10 @@ class ReembedReport:
         switched_from: The space that was active before, where this run changed it.
         tokens: What the vendor billed; with `dry_run`, an estimate of what it would.
         cost_usd: What that costs in US dollars; `None` where no price is known.
+        refused: Texts that the provider does not take: their rules are found by words.
+        probed: Rules that were found by their own texts before searches switched.
+        seconds: With `dry_run`, how long a run takes by the limits that are known, or by this machine; else `None`.
+        running: The run of another process that has the work, where this one did not wait for it.
     """
 
     space: EmbeddingSpace
@@ -39,6 +60,10 @@ class ReembedReport:
     switched_from: EmbeddingSpace | None = None
     tokens: int = 0
     cost_usd: float | None = 0.0
+    refused: tuple[Refusal, ...] = ()
+    probed: int = 0
+    seconds: float | None = None
+    running: RunningNow | None = None
 
 
 async def complete_space(
@@ -51,131 +76,200 @@ async def complete_space(
     activate: bool = True,
     batch_texts: int | None = None,
     on_progress: ProgressCallback | None = None,
+    on_wait: Callable[[RunningNow | None], None] | None = None,
 ) -> ReembedReport:
     """Embed every text that has no vector in the provider's space, and make that space the active one.
+
+    Rules written meanwhile are embedded too. Before searches switch from another space, the new one is verified.
 
     Args:
         store: Holds the rules.
         provider: Embeds them.
-        force: Embed the texts that have a vector too.
-        dry_run: Count only.
+        force: Embed the texts that have a vector or were refused too; a forced run that was cut off goes on.
+        dry_run: Count only: nothing is changed, and no vendor is asked.
         wait: Where another process is embedding already, wait for it; else leave the work to it.
         activate: Have searches compare in the space; without it, it is kept beside the active one.
-        batch_texts: Most texts to embed between two commits, and so in one request, where that is less than the
-            provider's own `page_texts`.
-        on_progress: Hears after every page.
+        batch_texts: Most texts in one request, where that is less than the provider takes well.
+        on_progress: Hears after every request.
+        on_wait: Hears now and then who has the work, while this one waits for it.
 
     Raises:
         ProviderError: The provider failed; what was embedded before is kept.
         StoreError: The store failed.
+        VerificationError: The new space is not what it should be; searches stay where they were.
     """
-    space = provider.space
-    passages, missing = await _outstanding(store, space)
     if dry_run:
-        tokens = await _estimated_tokens(store, provider, force=force)
-        wanted = passages if force else missing
-        return ReembedReport(space, 0, wanted, passages, True, tokens=tokens, cost_usd=_cost(provider, tokens))
-    async with store.exclusive("embedding" if activate else "backup", wait=wait) as held:
-        if not held:
-            return ReembedReport(space, 0, missing, passages)
-        active = await store.active_space()
+        return await _plan(store, provider, force=force)
+    limits = RunLimits.of(provider, batch_texts)
+    task = "embedding" if activate else "backup"
+    while True:
+        async with store.exclusive(task, wait=False) as held:
+            if held:
+                work = _Completion(store, provider, limits, task, force=force, on_progress=on_progress)
+                return await work.run(activate=activate)
+        running = await running_now(store, task)
+        if not wait:
+            status = await _status(store, provider.space)
+            return ReembedReport(provider.space, 0, status.missing, status.passages, running=running)
+        if on_wait is not None:
+            on_wait(running)
+        await anyio.sleep(_LOOK_AGAIN_S)
+
+
+class _Completion:
+    """The work of the one process that holds the task."""
+
+    def __init__(
+        self,
+        store: RuleStore,
+        provider: EmbeddingProvider,
+        limits: RunLimits,
+        task: str,
+        *,
+        force: bool,
+        on_progress: ProgressCallback | None,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._space = provider.space
+        self._limits = limits
+        self._task = task
+        self._force = force
+        self._on_progress = on_progress
+        self._progress = Progress()
+        self._forced_note = f"forced {provider.space.space_id}"
+
+    async def run(self, *, activate: bool) -> ReembedReport:
+        active = await self._store.active_space()
         if active is None and activate:
-            await store.activate_space(space)  # nothing to lose: searches use vectors as they arrive
-        page_texts = page_size(provider, batch_texts)
-        embedded, tokens = await _embed_all(store, provider, page_texts, force=force, on_progress=on_progress)
-        passages, missing = await _outstanding(store, space)
-        switched = activate and active is not None and active != space and missing == 0
-        if switched:
-            await store.activate_space(space)
+            await self._store.activate_space(self._space)  # nothing to lose: searches use vectors as they arrive
+        switches = activate and active is not None and active != self._space
+        switched, probed = False, 0
+        for _ in range(_ROUNDS):
+            before = self._done
+            missing = await self._embed_what_is_missing()
+            if missing and self._done > before:
+                continue  # rules came in behind it
+            if missing or not switches:
+                break
+            with suppress(SpaceMismatchError):  # rules came in during the check
+                probed = await self._verified()
+                switched = await self._store.activate_space(self._space, if_complete=True)
+            if switched:
+                break
+        status = await _status(self._store, self._space)
+        return ReembedReport(
+            self._space,
+            self._progress.embedded,
+            status.missing,
+            status.passages,
+            switched_from=active if switched else None,
+            tokens=self._progress.tokens,
+            cost_usd=_cost(self._provider, self._progress.tokens),
+            refused=tuple(await self._store.refusals(self._space)) if status.refused else (),
+            probed=probed,
+        )
+
+    @property
+    def _done(self) -> int:
+        return self._progress.embedded + self._progress.refused
+
+    async def _embed_what_is_missing(self) -> int:
+        """One pass over the rules' texts; a forced run begins with one over all of them.
+
+        Returns:
+            Texts that have no vector after it.
+        """
+        status = await _status(self._store, self._space)
+        wanted = status.passages if self._force else status.missing
+        after = await self._store.get_note(self._forced_note) if self._force else ""
+        if wanted:
+            announcement = Announcement(self._store, self._task, self._space)
+            total = self._done + wanted
+            await announcement.tell(self._done, total)
+
+            async def written(progress: Progress) -> None:
+                if self._force:
+                    await self._store.set_note(self._forced_note, progress.resume_after)
+                if self._on_progress is not None:
+                    self._on_progress("embed", self._done, max(total, self._done))
+                await announcement.tell(self._done, total)
+
+            work = EmbeddingRun(
+                self._store,
+                self._provider,
+                self._limits,
+                again=self._force,
+                after=after,
+                progress=self._progress,
+                on_written=written,
+            )
+            await work.run(wanted)
+        self._progress.tokens += await embed_probes(self._store, self._provider, self._limits, again=self._force)
+        if self._force:
+            await self._store.set_note(self._forced_note, "")
+            self._force = False
+        return (await _status(self._store, self._space)).missing
+
+    async def _verified(self) -> int:
+        """Check the space, unless searches compared in it before and nothing of it is new.
+
+        Returns:
+            How many rules' texts were asked for.
+        """
+        if not self._done and (await _status(self._store, self._space)).left_at:
+            return 0
+        return await verify_space(self._store, self._provider, self._progress.sample)
+
+
+async def _plan(store: RuleStore, provider: EmbeddingProvider, *, force: bool) -> ReembedReport:
+    """What a run would embed, and what that costs."""
+    space = provider.space
+    status = await _status(store, space)
+    wanted = status.passages if force else status.missing
+    tokens, after = 0, ""
+    first: list[str] = []
+    while wanted:
+        page, after = await store.missing_passages(space, after=after, limit=_PLAN_PAGE, again=force)
+        if not page:
+            break
+        first = first or [passage.text for passage in page[:_TIMED_TEXTS]]
+        if not provider.is_remote:
+            break  # nobody sends a bill
+        tokens += sum(provider.estimate_tokens(passage.text) for passage in page)
+    seconds = provider.least_duration_s(wanted, tokens)
+    if not provider.is_remote and wanted > _TIMED_TEXTS:
+        seconds = await _timed(provider, first) * wanted / len(first)
     return ReembedReport(
         space,
-        embedded,
-        missing,
-        passages,
-        switched_from=active if switched else None,
+        0,
+        wanted,
+        status.passages,
+        True,
         tokens=tokens,
         cost_usd=_cost(provider, tokens),
+        refused=tuple(await store.refusals(space)) if status.refused else (),
+        seconds=seconds,
     )
 
 
-def page_size(provider: EmbeddingProvider, batch_texts: int | None = None) -> int:
-    """Texts that `complete_space` embeds between two commits.
-
-    Args:
-        provider: Embeds them.
-        batch_texts: Most texts, where that is less than the provider's own `page_texts`.
-
-    Raises:
-        ValueError: No text is too few.
-    """
-    if batch_texts is not None and batch_texts < 1:
-        raise ValueError(f"batch_texts must be at least 1, got {batch_texts}")
-    return provider.page_texts if batch_texts is None else min(batch_texts, provider.page_texts)
+async def _timed(provider: EmbeddingProvider, texts: list[str]) -> float:
+    """Seconds that a provider on this machine takes for some texts."""
+    await provider.warm_up()
+    began = time.perf_counter()
+    await provider.embed_documents(texts)
+    return time.perf_counter() - began
 
 
-async def _embed_all(
-    store: RuleStore,
-    provider: EmbeddingProvider,
-    page_texts: int,
-    *,
-    force: bool,
-    on_progress: ProgressCallback | None,
-) -> tuple[int, int]:
-    """Texts embedded, and tokens billed."""
-    passages, missing = await _outstanding(store, provider.space)
-    total = passages if force else missing
-    embedded, tokens, after = 0, 0, ""
-    while True:
-        page, after = await store.missing_passages(provider.space, after=after, limit=page_texts, again=force)
-        if not page:
-            return embedded, tokens + await _embed_probes(store, provider, page_texts)
-        embeddings = await provider.embed_documents([passage.text for passage in page])
-        await store.put_vectors([passage.content_hash for passage in page], embeddings)
-        embedded += len(page)
-        tokens += embeddings.tokens
-        if on_progress is not None:
-            on_progress("embed", embedded, max(total, embedded))
-
-
-async def _embed_probes(store: RuleStore, provider: EmbeddingProvider, page_texts: int) -> int:
-    """Give the space the unrelated questions that its searches measure nearness by.
-
-    Returns:
-        Tokens billed.
-    """
-    probes = {probe.content_hash: probe.text for probe in probe_passages()}
-    missing = sorted(await store.without_vector(provider.space, list(probes)))
-    tokens = 0
-    for start in range(0, len(missing), page_texts):
-        page = missing[start : start + page_texts]
-        embeddings = await provider.embed_documents([probes[key] for key in page])
-        await store.put_vectors(page, embeddings)
-        tokens += embeddings.tokens
-    return tokens
-
-
-async def _estimated_tokens(store: RuleStore, provider: EmbeddingProvider, *, force: bool) -> int:
-    """Tokens that a run would be billed for; 0 where nobody sends a bill."""
-    if not provider.is_remote:
-        return 0
-    tokens, after = 0, ""
-    while True:
-        page, after = await store.missing_passages(provider.space, after=after, limit=2048, again=force)
-        if not page:
-            return tokens
-        tokens += sum(estimate_model_tokens(passage.text) for passage in page)
+async def _status(store: RuleStore, space: EmbeddingSpace) -> SpaceStatus:
+    """How complete a space is, one that the store does not know yet too."""
+    for status in await store.space_statuses():
+        if status.space == space:
+            return status
+    passages = await store.count_passages()
+    return SpaceStatus(space, active=False, passages=passages, missing=passages)
 
 
 def _cost(provider: EmbeddingProvider, tokens: int) -> float | None:
     price = provider.price_usd_per_million
     return None if price is None and tokens else tokens * (price or 0.0) / 1_000_000
-
-
-async def _outstanding(store: RuleStore, space: EmbeddingSpace) -> tuple[int, int]:
-    """Distinct texts that the rules need, and how many of them this space lacks."""
-    statuses = await store.space_statuses()
-    for status in statuses:
-        if status.space == space:
-            return status.passages, status.missing
-    passages = await store.count_passages()
-    return passages, passages

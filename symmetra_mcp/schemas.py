@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from symmetra_mcp.providers.base import Embeddings
     from symmetra_mcp.reembed import ReembedReport
     from symmetra_mcp.search import Omitted, RuleMatch, SearchAnswer
+    from symmetra_mcp.stores.base import SpaceStatus
     from symmetra_mcp.types import HealthReport, Rule
 
 _DIGITS = 3
 _WORDS_SHOWN = 6
+_REFUSED_SHOWN = 20
 
 
 class Answer(BaseModel):
@@ -126,6 +128,20 @@ class ReembedAnswer(Answer):
     switched_from: Annotated[str, Field(description="Space that searches compared in before")] = ""
     tokens: Annotated[int, Field(description="Tokens billed; with dry_run, an estimate")] = 0
     cost_usd: Annotated[float | None, Field(description="Their cost; absent where no price is known")] = None
+    seconds: Annotated[float | None, Field(description="With dry_run, how long a run takes, if known")] = None
+    refused: Annotated[list[str], Field(description="project/rule: why a text of it is not embedded")] = []
+    running: Annotated[str, Field(description="Who is embedding instead of this call, and how far it is")] = ""
+
+
+class SpaceAnswer(Answer):
+    """One space of `spaces list`."""
+
+    space: str
+    active: bool
+    texts: int
+    missing: int
+    refused: int
+    left_at: str = ""
 
 
 class UsageRowAnswer(Answer):
@@ -222,6 +238,23 @@ def reembed_answer(report: ReembedReport) -> ReembedAnswer:
         switched_from=str(report.switched_from) if report.switched_from is not None else "",
         tokens=report.tokens,
         cost_usd=report.cost_usd if report.tokens else None,
+        seconds=None if report.seconds is None else round(report.seconds, 1),
+        refused=[
+            f"{each.key.project_id}/{each.key.rule_id}: {each.reason}" for each in report.refused[:_REFUSED_SHOWN]
+        ],
+        running="" if report.running is None else str(report.running),
+    )
+
+
+def space_answer(status: SpaceStatus) -> SpaceAnswer:
+    """A space for clients."""
+    return SpaceAnswer(
+        space=str(status.space),
+        active=status.active,
+        texts=status.passages,
+        missing=status.missing,
+        refused=status.refused,
+        left_at=status.left_at,
     )
 
 

@@ -62,6 +62,7 @@ def make_server(app: App) -> MCPServer[App]:
     async def lifespan(_: MCPServer[App]) -> AsyncIterator[App]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(upkeep.run)
+            app.jobs.attach(tasks)
             try:
                 yield app
             finally:

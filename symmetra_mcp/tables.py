@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from symmetra_mcp.ingest.report import ImportReport
     from symmetra_mcp.reembed import ReembedReport
-    from symmetra_mcp.schemas import HitAnswer, SearchResult
+    from symmetra_mcp.schemas import HitAnswer, SearchResult, SpaceAnswer
     from symmetra_mcp.types import Rule
 
 _SHOWN = 20
@@ -94,6 +94,21 @@ def import_report(
         parts.append(Text(_nothing_to_read(report, paths), style="yellow"))
     parts.append(Text(_import_summary(report, embedding)))
     return Group(*parts)
+
+
+def spaces_table(answers: Sequence[SpaceAnswer]) -> RenderableType:
+    """Spaces, a line each, the one that searches compare in marked."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Space", no_wrap=True)
+    table.add_column("Searches")
+    for name in ("Texts", "Missing", "Refused"):
+        table.add_column(name, justify="right")
+    table.add_column("Left")
+    for answer in answers:
+        left = answer.left_at[:16].replace("T", " ")
+        counts = (f"{answer.texts:,}", f"{answer.missing:,}", f"{answer.refused:,}")
+        table.add_row(answer.space, "compare here" if answer.active else "", *counts, f"{left} UTC" if left else "")
+    return table
 
 
 def rules_table(rules: Sequence[Rule], *, filtered: bool = False) -> RenderableType:

@@ -91,15 +91,20 @@ def health_text(answer: HealthAnswer) -> str:
 def reembed_text(answer: ReembedAnswer) -> str:
     """A re-embedding's report."""
     if answer.dry_run:
-        cost = f" (about {_cost(answer.tokens, answer.cost_usd)})" if answer.tokens else ""
+        about = [_cost(answer.tokens, answer.cost_usd)] if answer.tokens else []
+        about += [duration(answer.seconds)] if answer.seconds is not None and answer.missing else []
+        cost = f" (about {', '.join(about)})" if about else ""
         return (
             f"{answer.missing} of {counted(answer.texts, 'text')} would be embedded in space {answer.space}{cost}; "
             "nothing was changed."
         )
+    if answer.running:
+        return f"{answer.running}. Ask again to hear how far it is; searches go on meanwhile."
+    refused = "".join(f"\nNot embedded, found by its words: {line}" for line in answer.refused)
     switched = f" Searches compared in {answer.switched_from} before." if answer.switched_from else ""
     embedded = f"{counted(answer.embedded, 'text')} embedded in space {answer.space}"
     cost = f" Billed: {_cost(answer.tokens, answer.cost_usd)}." if answer.tokens else ""
-    return f"{embedded}, {answer.missing} of {answer.texts} missing.{cost}{switched}"
+    return f"{embedded}, {answer.missing} of {answer.texts} missing.{cost}{switched}{refused}"
 
 
 def usage_text(answer: UsageAnswer) -> str:
@@ -123,6 +128,14 @@ def dollars(usd: float) -> str:
     if usd >= 1 or usd == 0:
         return f"${usd:.2f}"
     return f"${usd:.6f}" if usd >= 0.000001 else "less than $0.000001"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that people use for it."""
+    for unit, size in (("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * size:
+            return counted(round(seconds / size), unit)
+    return counted(max(1, round(seconds)), "second")
 
 
 def _cost(tokens: int, cost_usd: float | None) -> str:

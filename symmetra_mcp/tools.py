@@ -11,17 +11,21 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import anyio
+from mcp.server.elicitation import AcceptedElicitation
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.resolve import Elicit, ElicitationResult, Resolve
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import override
 
 from symmetra_mcp import __version__
 from symmetra_mcp.errors import SymmetraError
+from symmetra_mcp.jobs import Job
 from symmetra_mcp.passages import content_hash
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
+from symmetra_mcp.reembed import ReembedReport
 from symmetra_mcp.schemas import (
     Answer,
     EmbeddingAnswer,
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
 
 MAX_TEXT_CHARACTERS = 100_000
 """Longest text that `embed_text` takes: far more than any model reads."""
+_UNASKED_TEXTS = 256
+"""Texts that a vendor is sent without a question: one request, a fiftieth of a cent."""
+_NOT_AGREED = " Nothing is done without the user's word: show this, and call again with confirm=true."
 
 
 def make_tools(upkeep: Upkeep) -> list[Tool]:
@@ -126,26 +133,73 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
 
     async def reembed_all(
         ctx: Context[Any, Any],
-        dry_run: Annotated[bool, Field(description="Only count what would be embedded.")] = False,
+        consent: Annotated[ElicitationResult[Consent], Resolve(consent_to_reembed)],
+        dry_run: Annotated[bool, Field(description="Only tell texts, tokens, cost and time.")] = False,
         force: Annotated[bool, Field(description="Embed again what is embedded too.")] = False,
+        confirm: Annotated[bool, Field(description="The user agreed to the plan.")] = False,
     ) -> Annotated[CallToolResult, ReembedAnswer]:
         """Embed every rule that is not embedded yet, and make searches use the present embedding provider.
 
         Call it when health_check or a degraded search says that rules are not embedded, or after the provider was
-        changed; ask the user first when there are thousands. Searches go on meanwhile. Safe to call again: only what
-        is missing is embedded. You get how many texts were embedded and how many are missing.
+        changed. Where it costs money or moves the searches, the user is asked, or you get the plan: show it, and call
+        again with confirm. Searches go on meanwhile. Long work goes on after the answer: call again to follow it.
         """
+        del confirm  # it is the resolver's
         async with _errors_told(), _progress_to(ctx) as on_progress:
-            report = await app.reembed(force=force, dry_run=dry_run, on_progress=on_progress)
-        answer = reembed_answer(report)
+            job = app.jobs.current(force=force)
+            if dry_run or (job is None and not _agreed(consent)):
+                answer = reembed_answer(await app.reembed(force=force, dry_run=True))
+                return _result(answer, f"{reembed_text(answer)}{'' if dry_run else _NOT_AGREED}")
+            job = job or app.jobs.start(
+                Job(str(await app.providers.chosen_space()), force=force),
+                lambda told, waits: app.reembed(force=force, on_progress=told, on_wait=waits),
+            )
+            try:
+                report = await job.follow(on_progress)
+            finally:
+                if job.ended:
+                    app.jobs.heard(job)
+        now = job.running
+        answer = reembed_answer(
+            report or ReembedReport(app.providers.chosen.space, now.done, now.total - now.done, now.total, running=now)
+        )
         return _result(answer, reembed_text(answer))
 
     return [
         _tool(search_rules, "Search the team's rules", read_only=True, meta={"anthropic/alwaysLoad": True}),
         _tool(embed_text, "Embed a text", read_only=True),
         _tool(health_check, "Check health", read_only=True),
-        _tool(reembed_all, "Re-embed all rules", read_only=False),
+        _tool(reembed_all, "Re-embed all rules", read_only=False, every_field=False),
     ]
+
+
+class Consent(BaseModel):
+    """What a user answers to the plan of a re-embedding."""
+
+    go: bool = Field(title="Embed them", description="Embed the rules now")
+
+
+async def consent_to_reembed(
+    ctx: Context[Any, Any], dry_run: bool, force: bool, confirm: bool
+) -> Consent | Elicit[Consent]:
+    """Whether a re-embedding may begin: asked where it costs money or moves the searches, and a client can ask."""
+    app: App = ctx.request_context.lifespan_context
+    if dry_run or confirm or app.jobs.current(force=force) is not None:
+        return Consent(go=True)
+    async with _errors_told():
+        plan = await app.reembed(force=force, dry_run=True)
+        active = await app.store.active_space()
+    moves = active is not None and active != plan.space
+    if not plan.missing or not (moves or (app.providers.chosen.is_remote and plan.missing > _UNASKED_TEXTS)):
+        return Consent(go=True)
+    capabilities = ctx.client_capabilities
+    if capabilities is None or capabilities.elicitation is None:
+        return Consent(go=False)
+    return Elicit(f"{reembed_text(reembed_answer(plan)).removesuffix('; nothing was changed.')}. Go on?", Consent)
+
+
+def _agreed(consent: ElicitationResult[Consent]) -> bool:
+    return isinstance(consent, AcceptedElicitation) and consent.data.go
 
 
 class PlainTool(Tool):
@@ -206,7 +260,23 @@ def _plainly(error: ErrorDetails) -> str:
     return f"{name}: {problem}{value}"
 
 
-def _tool(function: Callable[..., Any], title: str, *, read_only: bool, meta: dict[str, Any] | None = None) -> Tool:
+def _tool(
+    function: Callable[..., Any],
+    title: str,
+    *,
+    read_only: bool,
+    every_field: bool = True,
+    meta: dict[str, Any] | None = None,
+) -> Tool:
+    """A tool of a function.
+
+    Args:
+        function: Its documentation is the tool's description.
+        title: For people.
+        read_only: Whether it changes nothing.
+        every_field: Whether its output schema has the fields too that answers may leave out.
+        meta: What clients of certain vendors look for.
+    """
     tool = PlainTool.from_function(
         function,
         title=title,
@@ -221,7 +291,10 @@ def _tool(function: Callable[..., Any], title: str, *, read_only: bool, meta: di
     )
     tool.parameters = lean_schema(tool.parameters)
     if tool.fn_metadata.output_schema is not None:
-        tool.fn_metadata.output_schema = bare_schema(lean_schema(tool.fn_metadata.output_schema))
+        schema = bare_schema(lean_schema(tool.fn_metadata.output_schema))
+        if not every_field:
+            schema["properties"] = {name: schema["properties"][name] for name in schema["required"]}
+        tool.fn_metadata.output_schema = schema
     return tool
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 
-from symmetra_mcp.errors import ProviderUnavailableError
+from symmetra_mcp.errors import InputRefusedError, ProviderUnavailableError, VerificationError
 from symmetra_mcp.passages import content_hash
 from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.providers.base import Embeddings
@@ -30,16 +33,13 @@ class CountingProvider(FakeProvider):
     def __init__(self, model: str = "words", fails_at_text: int | None = None) -> None:
         super().__init__(model)
         self.fails_at_text = fails_at_text
-
-    @property
-    def texts(self) -> list[str]:
-        """Texts of rules embedded so far."""
-        return [text for text in self.embedded if text not in PROBES]
+        self.texts: list[str] = []
 
     async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
-        after = len(self.texts) + sum(text not in PROBES for text in texts)
-        if self.fails_at_text is not None and after > self.fails_at_text:
+        of_rules = [text for text in texts if text not in PROBES]
+        if self.fails_at_text is not None and len(self.texts) + len(of_rules) > self.fails_at_text:
             raise ProviderUnavailableError("the connection broke", provider="fake")
+        self.texts += of_rules
         return await super().embed_documents(texts)
 
 
@@ -150,7 +150,7 @@ async def test_a_new_space_is_filled_beside_the_old_and_switched_to_when_complet
     assert (await store.match(MatchQuery("Guidance 1", vector, old.space))).unembedded == 0
     new.fails_at_text = None
     assert await complete_space(store, new) == ReembedReport(
-        new.space, embedded=1, missing=0, passages=PAGE_SIZE + 1, switched_from=old.space
+        new.space, embedded=1, missing=0, passages=PAGE_SIZE + 1, switched_from=old.space, probed=12
     )
     assert await store.active_space() == new.space
 
@@ -167,25 +167,59 @@ async def test_going_back_to_an_old_space_embeds_nothing(store: SqliteStore) -> 
     assert (old.embedded, await store.active_space()) == ([], old.space)
 
 
-async def test_a_space_that_rules_outgrew_during_the_run_is_switched_to_by_the_next(store: SqliteStore) -> None:
+class Overtaken(CountingProvider):
+    """Rules are written while it embeds, as often as it is told to."""
+
+    def __init__(self, store: SqliteStore, late: list[Rule]) -> None:
+        super().__init__("new")
+        self.store, self.late = store, late
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+        if not PROBES.issuperset(texts) and self.late:
+            await self.store.upsert_rules([self.late.pop()])
+        return await super().embed_documents(texts)
+
+
+async def test_rules_that_came_in_behind_a_run_are_in_the_space_at_the_switch(store: SqliteStore) -> None:
     old = CountingProvider("old")
     await store.upsert_rules(rules(2))
     await complete_space(store, old)
     first = min(content_hash(text) for text in texts(2))
-    behind = next(text for text in (f"Behind {i}." for i in count()) if content_hash(f"Late. {text}") < first)
-
-    class Overtaken(CountingProvider):
-        async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
-            if not PROBES.issuperset(texts):
-                await store.upsert_rules([Rule("shop", "late", "Late", behind)])
-            return await super().embed_documents(texts)
-
-    new = Overtaken("new")
-    assert await complete_space(store, new) == ReembedReport(new.space, embedded=2, missing=1, passages=3)
-    assert await store.active_space() == old.space
-    assert await complete_space(store, new) == ReembedReport(
-        new.space, embedded=1, missing=0, passages=3, switched_from=old.space
+    behind = (f"Behind {i}." for i in count())
+    late = [next(text for text in behind if content_hash(f"Late. {text}") < first) for _ in range(3)]
+    new = Overtaken(store, [Rule("shop", f"late{i}", "Late", text) for i, text in enumerate(late)])
+    report = await complete_space(store, new)
+    assert report == ReembedReport(
+        new.space, embedded=5, missing=0, passages=5, switched_from=old.space, probed=report.probed
     )
+    assert len(new.texts) == 5
+
+
+async def test_a_run_that_rules_outgrow_again_and_again_ends_and_searches_stay(store: SqliteStore) -> None:
+    old = CountingProvider("old")
+    await store.upsert_rules(rules(2))
+    await complete_space(store, old)
+    new = Overtaken(store, [Rule("shop", "changing", "Changing", f"Version {i}.") for i in range(100)])
+    report = await complete_space(store, new)
+    assert report.switched_from is None
+    assert await store.active_space() == old.space
+    new.late.clear()
+    assert (await complete_space(store, new)).switched_from == old.space
+
+
+async def test_a_rule_written_between_the_check_and_the_switch_is_embedded_first(store: SqliteStore) -> None:
+    old = CountingProvider("old")
+    await store.upsert_rules(rules(2))
+    await complete_space(store, old)
+
+    class Late(CountingProvider):
+        async def embed_query(self, text: str) -> Embeddings:
+            await store.upsert_rules([Rule("shop", "late", "Late", "Written during the check.")])
+            return await super().embed_query(text)
+
+    new = Late("new")
+    report = await complete_space(store, new)
+    assert (report.embedded, report.missing, report.switched_from) == (3, 0, old.space)
 
 
 async def test_the_first_space_serves_searches_while_it_fills(store: SqliteStore) -> None:
@@ -198,12 +232,13 @@ async def test_the_first_space_serves_searches_while_it_fills(store: SqliteStore
     assert (matches.considered, matches.unembedded) == (2 * PAGE_SIZE, PAGE_SIZE)
 
 
-async def test_progress_is_told_after_every_page(store: SqliteStore) -> None:
+async def test_progress_is_told_after_every_request(store: SqliteStore) -> None:
     heard: list[tuple[Stage, int, int]] = []
-    many = 2 * PAGE_SIZE + 1
+    many = PAGE_SIZE + 1
     await store.upsert_rules(rules(many))
     await complete_space(store, CountingProvider(), on_progress=lambda *told: heard.append(told))
-    assert heard == [("embed", PAGE_SIZE, many), ("embed", 2 * PAGE_SIZE, many), ("embed", many, many)]
+    half = CountingProvider().request_texts
+    assert heard == [("embed", half, many), ("embed", 2 * half, many), ("embed", many, many)]
 
 
 async def test_runs_at_one_moment_embed_each_text_once(store: SqliteStore, tmp_path: Path) -> None:
@@ -243,3 +278,235 @@ async def test_the_unrelated_questions_are_embedded_once_a_space_and_count_as_no
     await store.upsert_rules(rules(3))
     await complete_space(store, provider)
     assert provider.embedded == ["Title. Guidance 2."]
+
+
+# Verification
+
+
+class Wrong(CountingProvider):
+    """Answers documents with something else than it was asked for."""
+
+    def __init__(self, spoil: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__("new")
+        self.spoil: Callable[[np.ndarray], np.ndarray] | None = spoil
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+        embeddings = await super().embed_documents(texts)
+        return replace(embeddings, vectors=self.spoil(embeddings.vectors)) if self.spoil else embeddings
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda rows: np.roll(rows, 1, axis=0), id="rows-mixed-up"),
+        pytest.param(lambda rows: np.roll(rows, 7, axis=1), id="another-model"),
+        pytest.param(lambda rows: np.repeat(rows[:1], len(rows), axis=0), id="one-vector-for-all"),
+    ],
+)
+async def test_searches_do_not_switch_to_a_space_that_fails_its_check(store: SqliteStore, spoil: Any) -> None:
+    old, new = CountingProvider("old"), Wrong(spoil)
+    await store.upsert_rules([Rule("shop", f"r{i}", "Title", f"word{i} thing{i} case{i}") for i in range(40)])
+    await complete_space(store, old)
+    with pytest.raises(VerificationError, match=r"searches stay where they were.*migrate --force") as caught:
+        await complete_space(store, new)
+    assert caught.value.space == new.space
+    assert await store.active_space() == old.space
+    new.spoil = None
+    report = await complete_space(store, new, force=True)
+    assert (report.switched_from, report.embedded) == (old.space, 40)
+
+
+async def test_a_vector_that_the_store_changed_keeps_searches_where_they_are(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = CountingProvider("old"), CountingProvider("new")
+    await store.upsert_rules(rules(3))
+    await complete_space(store, old)
+    get_vectors = store.get_vectors
+
+    async def damaged(space: Any, hashes: Sequence[str]) -> Any:
+        return {key: -vector for key, vector in (await get_vectors(space, hashes)).items()}
+
+    monkeypatch.setattr(store, "get_vectors", damaged)
+    with pytest.raises(VerificationError, match="not the one that was stored"):
+        await complete_space(store, new)
+    assert await store.active_space() == old.space
+
+
+async def test_copies_of_one_rule_pass_the_check(store: SqliteStore) -> None:
+    old, new = CountingProvider("old"), CountingProvider("new")
+    await store.upsert_rules([Rule("shop", f"r{i:03}", "Same", f"Say it so{'!' * i}") for i in range(60)])
+    await complete_space(store, old)
+    assert (await complete_space(store, new)).switched_from == old.space
+
+
+# Texts that a provider does not take
+
+
+class Refusing(CountingProvider):
+    """Refuses texts that hold a word, naming the first of them as vendors' errors are made to."""
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+        for index, text in enumerate(texts):
+            if "forbidden" in text:
+                raise InputRefusedError("fake refused a text", provider="fake", about="text", index=index)
+        return await super().embed_documents(texts)
+
+
+async def test_a_refused_text_is_named_and_the_rest_is_switched_to(store: SqliteStore) -> None:
+    old, new = CountingProvider("old"), Refusing("new")
+    bad = [Rule("shop", f"bad{i}", "Bad", f"forbidden {i}") for i in range(3)]
+    await store.upsert_rules([*rules(PAGE_SIZE), *bad])
+    await complete_space(store, old)
+    report = await complete_space(store, new)
+    assert (report.embedded, report.missing, report.switched_from) == (PAGE_SIZE, 0, old.space)
+    assert {(each.key.rule_id, each.reason) for each in report.refused} == {
+        (f"bad{i}", "fake refused a text") for i in range(3)
+    }
+    assert sorted(new.texts) == sorted(texts(PAGE_SIZE))
+    vector = (await new.embed_query("forbidden 1")).vectors[0]
+    matches = await store.match(MatchQuery("forbidden 1", vector, new.space))
+    assert "bad1" in [each.rule.rule_id for each in matches.candidates]
+    assert matches.unembedded == 0
+
+
+async def test_a_refused_text_is_asked_again_only_when_forced(store: SqliteStore) -> None:
+    provider = Refusing()
+    await store.upsert_rules([Rule("shop", "bad", "Bad", "forbidden"), *rules(1)])
+    assert len((await complete_space(store, provider)).refused) == 1
+    taking = CountingProvider()
+    assert (await complete_space(store, taking)).embedded == 0
+    report = await complete_space(store, taking, force=True)
+    assert (report.embedded, report.refused) == (2, ())
+
+
+async def test_a_model_that_refuses_every_request_is_an_error(store: SqliteStore) -> None:
+    class Unknown(CountingProvider):
+        async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+            raise InputRefusedError("fake knows no such model", provider="fake", about="request")
+
+    await store.upsert_rules(rules(2))
+    with pytest.raises(InputRefusedError, match="no such model"):
+        await complete_space(store, Unknown())
+    assert await store.refusals(Unknown().space) == []
+
+
+# Several requests at a time
+
+
+class Concurrent(CountingProvider):
+    """Answers out of order, several at a time, and remembers how much was on its way."""
+
+    def __init__(self, model: str = "words") -> None:
+        super().__init__(model)
+        self.on_their_way = self.most = self.calls = 0
+
+    @property
+    def parallel_requests(self) -> int:
+        return 8
+
+    @property
+    def request_texts(self) -> int:
+        return 16
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+        self.calls += 1
+        delay_s = 0.05 if self.calls % 4 == 1 else 0.005
+        self.on_their_way += len(texts)
+        self.most = max(self.most, self.on_their_way)
+        await anyio.sleep(delay_s)
+        self.on_their_way -= len(texts)
+        return await super().embed_documents(texts)
+
+
+async def test_requests_overlap_and_no_more_than_a_window_is_on_its_way(store: SqliteStore) -> None:
+    provider = Concurrent()
+    await store.upsert_rules(rules(5 * PAGE_SIZE))
+    report = await complete_space(store, provider)
+    assert (report.embedded, report.missing) == (5 * PAGE_SIZE, 0)
+    assert sorted(provider.texts) == sorted(texts(5 * PAGE_SIZE))
+    assert provider.request_texts < provider.most <= PAGE_SIZE
+
+
+async def test_what_was_on_its_way_when_a_request_failed_is_kept(store: SqliteStore) -> None:
+    class Failing(Concurrent):
+        async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+            if self.calls == 6:
+                self.calls += 1
+                raise ProviderUnavailableError("the connection broke", provider="fake")
+            return await super().embed_documents(texts)
+
+    provider = Failing()
+    await store.upsert_rules(rules(5 * PAGE_SIZE))
+    with pytest.raises(ProviderUnavailableError):
+        await complete_space(store, provider)
+    (status,) = await store.space_statuses()
+    assert status.passages - status.missing == len(provider.texts) > 0
+    await complete_space(store, Concurrent())
+    assert (await store.space_statuses())[0].missing == 0
+
+
+async def test_a_forced_run_that_was_cut_off_goes_on_where_it_was(store: SqliteStore) -> None:
+    many = 4 * PAGE_SIZE
+    await store.upsert_rules(rules(many))
+    await complete_space(store, CountingProvider())
+    failing = CountingProvider(fails_at_text=2 * PAGE_SIZE)
+    with pytest.raises(ProviderUnavailableError):
+        await complete_space(store, failing, force=True)
+    again = CountingProvider()
+    report = await complete_space(store, again, force=True)
+    assert report.embedded == len(again.texts) <= many - 2 * PAGE_SIZE + PAGE_SIZE
+    assert set(again.texts) | set(failing.texts) == set(texts(many))
+    third = CountingProvider()
+    assert (await complete_space(store, third, force=True)).embedded == many
+
+
+async def test_those_who_wait_hear_who_has_the_work_and_how_far_it_is(store: SqliteStore, tmp_path: Path) -> None:
+    class Slow(CountingProvider):
+        async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+            await anyio.sleep(0.4)
+            return await super().embed_documents(texts)
+
+    heard: list[str] = []
+    await store.upsert_rules(rules(3 * PAGE_SIZE))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(complete_space, store, Slow())
+        await anyio.sleep(1.5)
+        left = await complete_space(store, CountingProvider(), wait=False)
+        await complete_space(store, CountingProvider(), on_wait=lambda running: heard.append(str(running)))
+    assert left.running is not None
+    assert (left.running.pid, left.running.total) == (os.getpid(), 3 * PAGE_SIZE)
+    assert 0 < left.running.done < left.running.total
+    assert all(f"(process {os.getpid()}) embeds in fake/words@64: " in line for line in heard)
+    assert heard
+
+
+# Plans
+
+
+class Remote(CountingProvider):
+    is_remote = True
+    price_usd_per_million = 2.0
+
+    def least_duration_s(self, texts: int, tokens: int) -> float:
+        return texts / 10
+
+
+async def test_a_plan_counts_texts_tokens_money_and_time_and_asks_nobody(store: SqliteStore) -> None:
+    await store.upsert_rules(rules(20))
+    provider = Remote()
+    report = await complete_space(store, provider, dry_run=True)
+    assert (report.missing, report.seconds, provider.embedded) == (20, 2.0, [])
+    assert 60 <= report.tokens <= 160
+    assert report.cost_usd == pytest.approx(report.tokens * 2 / 1_000_000)
+    await complete_space(store, provider)
+    assert (await complete_space(store, provider, dry_run=True)).tokens == 0
+    assert (await complete_space(store, provider, dry_run=True, force=True)).tokens == report.tokens
+
+
+async def test_a_plan_for_this_machine_is_timed(store: SqliteStore) -> None:
+    await store.upsert_rules(rules(PAGE_SIZE * 2))
+    report = await complete_space(store, CountingProvider(), dry_run=True)
+    assert report.tokens == 0
+    assert report.seconds is not None
+    assert report.seconds > 0

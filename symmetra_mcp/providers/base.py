@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from symmetra_mcp.errors import InvalidEmbeddingError
+from symmetra_mcp.errors import InputRefusedError, InvalidEmbeddingError
+from symmetra_mcp.tokens import estimate_model_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,21 @@ class Embeddings:
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class EachEmbedded:
+    """Vectors of the texts that a provider takes.
+
+    Attributes:
+        embeddings: One row for each text that was embedded.
+        rows: Which texts these are, by position, ascending.
+        refused: Why each of the others is not, by position.
+    """
+
+    embeddings: Embeddings
+    rows: Sequence[int]
+    refused: Mapping[int, str]
+
+
 class EmbeddingProvider(ABC):
     """Turns texts into vectors of one space.
 
@@ -54,8 +70,37 @@ class EmbeddingProvider(ABC):
 
     @property
     def page_texts(self) -> int:
-        """Texts to embed between two commits: what a killed run embeds again at most."""
+        """Texts on their way between two reads of the store: what a killed run embeds again at most."""
         return 64  # some one and a half seconds of work for the bundled model
+
+    @property
+    def request_texts(self) -> int:
+        """Most texts to hand over at once."""
+        return self.page_texts // 2  # the next are embedded while these are written
+
+    @property
+    def request_tokens(self) -> int:
+        """Most tokens to hand over at once."""
+        return 1_000_000
+
+    @property
+    def parallel_requests(self) -> int:
+        """Calls that may run at once; more would only wait for each other."""
+        return 1
+
+    def estimate_tokens(self, text: str) -> int:
+        """Tokens that the provider counts in a text, about."""
+        return estimate_model_tokens(text)
+
+    def least_duration_s(self, texts: int, tokens: int) -> float | None:
+        """Seconds that so many texts of so many tokens take at least; `None` where no limit is known.
+
+        Args:
+            texts: How many.
+            tokens: Of all of them.
+        """
+        del texts, tokens
+        return None
 
     @property
     def is_remote(self) -> bool:
@@ -81,6 +126,21 @@ class EmbeddingProvider(ABC):
             ProviderError: The provider could not answer, or answered with something that is no embedding.
         """
         return await self._checked(texts, "document")
+
+    async def embed_each(self, texts: Sequence[str]) -> EachEmbedded:
+        """Embed rule texts for storage; a text that the provider refuses keeps none of the others from it.
+
+        Raises:
+            ProviderError: The provider could not answer, or answered with something that is no embedding.
+        """
+        rows, refused = list(range(len(texts))), dict[int, str]()
+        while True:
+            try:
+                return EachEmbedded(await self.embed_documents([texts[row] for row in rows]), rows, refused)
+            except InputRefusedError as exc:
+                if exc.about == "request" or exc.index is None:
+                    raise
+                refused[rows.pop(exc.index)] = str(exc)
 
     async def embed_query(self, text: str) -> Embeddings:
         """Embed one search query.

@@ -22,7 +22,7 @@ from anyio import to_thread
 from anyio.lowlevel import RunVar
 from typing_extensions import override
 
-from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
+from symmetra_mcp.providers.base import EachEmbedded, EmbeddingProvider, Embeddings
 from symmetra_mcp.providers.cache_file import CacheFile, CacheKey, decoded, encoded
 
 if TYPE_CHECKING:
@@ -189,9 +189,36 @@ class CachingProvider(EmbeddingProvider):
     def price_usd_per_million(self) -> float | None:
         return self._inner.price_usd_per_million
 
+    @property
+    @override
+    def request_texts(self) -> int:
+        return self._inner.request_texts
+
+    @property
+    @override
+    def request_tokens(self) -> int:
+        return self._inner.request_tokens
+
+    @property
+    @override
+    def parallel_requests(self) -> int:
+        return self._inner.parallel_requests
+
+    @override
+    def estimate_tokens(self, text: str) -> int:
+        return self._inner.estimate_tokens(text)
+
+    @override
+    def least_duration_s(self, texts: int, tokens: int) -> float | None:
+        return self._inner.least_duration_s(texts, tokens)
+
     @override
     async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
         return await self._inner.embed_documents(texts)
+
+    @override
+    async def embed_each(self, texts: Sequence[str]) -> EachEmbedded:
+        return await self._inner.embed_each(texts)
 
     @override
     async def embed_query(self, text: str) -> Embeddings:

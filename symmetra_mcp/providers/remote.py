@@ -33,7 +33,7 @@ from symmetra_mcp.errors import (
     QuotaExceededError,
     RateLimitError,
 )
-from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings, checked
+from symmetra_mcp.providers.base import EachEmbedded, EmbeddingProvider, Embeddings, checked
 from symmetra_mcp.providers.breaker import CircuitBreaker
 from symmetra_mcp.providers.pace import WIDEST_WINDOW, Pace, RateState
 from symmetra_mcp.tokens import estimate_model_tokens
@@ -90,6 +90,8 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _numbers = count()
 _billed: ContextVar[list[int]] = ContextVar("symmetra_mcp.providers.remote.billed")
 """Tokens billed for the running call."""
+_refused: ContextVar[dict[int, str]] = ContextVar("symmetra_mcp.providers.remote.refused")
+"""Why texts of the running call were refused, by position, where it goes on without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,36 @@ class RemoteProvider(EmbeddingProvider):
 
     @property
     @override
+    def request_texts(self) -> int:
+        return min(self._limits.texts, BATCH_TEXTS)
+
+    @property
+    @override
+    def request_tokens(self) -> int:
+        return min(self._limits.request_tokens * 9 // 10, BATCH_TOKENS)
+
+    @property
+    @override
+    def parallel_requests(self) -> int:
+        return int(WIDEST_WINDOW)
+
+    @override
+    def estimate_tokens(self, text: str) -> int:
+        return self._estimate([text])
+
+    @override
+    def least_duration_s(self, texts: int, tokens: int) -> float | None:
+        limits = self._limits
+        rates = (
+            (tokens, limits.tokens_per_minute),
+            (texts, limits.inputs_per_minute),
+            (-(-texts // self.request_texts), limits.requests_per_minute),
+        )
+        known = [amount * 60 / rate for amount, rate in rates if rate]
+        return max(known) if known else None
+
+    @property
+    @override
     def is_remote(self) -> bool:
         return True
 
@@ -273,6 +305,19 @@ class RemoteProvider(EmbeddingProvider):
         finally:
             _billed.reset(token)
         return replace(embeddings, tokens=billed[0])
+
+    @override
+    async def embed_each(self, texts: Sequence[str]) -> EachEmbedded:
+        billed, refused = [0], dict[int, str]()
+        tokens = _billed.set(billed), _refused.set(refused)
+        try:
+            vectors = await self._embed_many([self._sendable(text) for text in texts], "document")
+        finally:
+            _billed.reset(tokens[0])
+            _refused.reset(tokens[1])
+        rows = [row for row in range(len(texts)) if row not in refused]
+        embeddings = checked(vectors[rows], len(rows), self.space)
+        return EachEmbedded(replace(embeddings, tokens=billed[0]), rows, refused)
 
     @override
     async def _embed(self, texts: Sequence[str], input_type: InputType) -> Vectors:
@@ -340,7 +385,7 @@ class RemoteProvider(EmbeddingProvider):
 
     def _batches(self, texts: Sequence[str], pace: Pace) -> Iterator[tuple[int, Sequence[str]]]:
         """Texts in order, as many to a request as limits allow; limits are learnt while this runs."""
-        most_texts = min(self._limits.texts, BATCH_TEXTS)
+        most_texts = self.request_texts
         start = end = tokens = 0
         for text in texts:
             size = self._estimate([text])
@@ -352,7 +397,7 @@ class RemoteProvider(EmbeddingProvider):
         yield start, texts[start:end]
 
     def _batch_tokens(self, pace: Pace) -> int:
-        most = min(self._limits.request_tokens * 9 // 10, BATCH_TOKENS)
+        most = self.request_tokens
         return min(most, pace.largest_request or most)
 
     async def _embed_batch(self, batch: Sequence[str], input_type: InputType, start: int) -> Vectors:
@@ -366,6 +411,10 @@ class RemoteProvider(EmbeddingProvider):
                 raise
             if len(batch) == 1 and exc.about == "length" and len(batch[0]) >= SHORTEST_HEAD:
                 return await self._embed_batch([batch[0][: len(batch[0]) * 3 // 4]], input_type, start)
+            collected = _refused.get(None)
+            if len(batch) == 1 and collected is not None:
+                collected[start] = str(exc)
+                return np.zeros((1, self.space.dimensions), np.float32)
             if len(batch) == 1:
                 raise InputRefusedError(
                     f"{exc} (text {start + 1} of the call)",

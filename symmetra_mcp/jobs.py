@@ -1,0 +1,155 @@
+"""A re-embedding that goes on while no call waits for it: clients give a tool a minute, and many rules take longer.
+
+A call follows the work for a while and then says how far it is; asking again follows it further, and gets the result
+that nobody was there to hear.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from symmetra_mcp.errors import SymmetraError
+from symmetra_mcp.running import RunningNow
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskGroup
+
+    from symmetra_mcp.reembed import ReembedReport
+    from symmetra_mcp.types import ProgressCallback, Stage
+
+    Work = Callable[[ProgressCallback, Callable[[RunningNow | None], None]], Awaitable[ReembedReport]]
+
+logger = logging.getLogger(__name__)
+
+FOLLOWED_S = 40.0
+"""How long a call follows the work: the clients with the least patience end a call after a minute."""
+
+
+class Job:
+    """One re-embedding of this process.
+
+    Attributes:
+        force: Whether it embeds what is embedded too.
+        ended: Whether it came to its end, whatever that was.
+        cancelled: Whether somebody who followed it gave it up.
+    """
+
+    def __init__(self, space: str, *, force: bool) -> None:
+        self.force = force
+        self._space = space
+        self._done = self._total = 0
+        self._began = time.time()
+        self._waits_for: RunningNow | None = None
+        self._scope = anyio.CancelScope()
+        self._changed = anyio.Event()
+        self._report: ReembedReport | None = None
+        self._failure: Exception | None = None
+        self.ended = self.cancelled = False
+
+    @property
+    def running(self) -> RunningNow:
+        """How far it is, or the run of another process that it waits for."""
+        if self._waits_for is not None:
+            return self._waits_for
+        host = platform.node() or "this machine"
+        return RunningNow(host, os.getpid(), self._space, self._done, self._total, self._began)
+
+    async def run(self, work: Work) -> None:
+        """Do the work; what it comes to is kept for whoever follows."""
+        try:
+            with self._scope:
+                self._report = await work(self._note, self.wait_for)
+        except SymmetraError as exc:
+            self._failure = exc
+        except Exception as exc:  # a bug must not end the server: whoever follows is told
+            logger.exception("re-embedding failed")
+            self._failure = exc
+        finally:
+            self.ended = True
+            self._tell()
+
+    async def follow(self, on_progress: ProgressCallback, *, seconds: float = FOLLOWED_S) -> ReembedReport | None:
+        """Wait for the end, for a while; a cancelled caller ends the work.
+
+        Args:
+            on_progress: Hears how far it is.
+            seconds: How long to wait.
+
+        Returns:
+            Its report, or `None` while it goes on.
+
+        Raises:
+            SymmetraError: It failed.
+        """
+        try:
+            with anyio.move_on_after(seconds):
+                while not self.ended:
+                    changed = self._changed
+                    if self._total:
+                        on_progress("embed", self._done, self._total)
+                    await changed.wait()
+        except anyio.get_cancelled_exc_class():
+            self.cancelled = True
+            self._scope.cancel()
+            raise
+        if self._failure is not None:
+            raise self._failure
+        return self._report
+
+    def wait_for(self, running: RunningNow | None) -> None:
+        """Another process has the work."""
+        self._waits_for = running
+
+    def _note(self, stage: Stage, done: int, total: int) -> None:
+        del stage
+        self._waits_for = None
+        self._done, self._total = done, total
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+class Jobs:
+    """The work of one server that outlives calls; nothing runs before a server gave it its tasks."""
+
+    def __init__(self) -> None:
+        self._tasks: TaskGroup | None = None
+        self._current: Job | None = None
+
+    def attach(self, tasks: TaskGroup) -> None:
+        """Run what is started in these tasks from now on."""
+        self._tasks = tasks
+
+    def current(self, *, force: bool) -> Job | None:
+        """The job that runs, or one whose end nobody heard; a forced one is not the answer to a call that is not."""
+        job = self._current
+        if job is None or job.cancelled or (job.ended and job.force != force):
+            return None
+        return job
+
+    def start(self, job: Job, work: Work) -> Job:
+        """Start work.
+
+        Raises:
+            RuntimeError: No server runs.
+        """
+        if self._tasks is None:
+            raise RuntimeError("no server runs")
+        self._current = job
+        self._tasks.start_soon(job.run, work)
+        return job
+
+    def heard(self, job: Job) -> None:
+        """The end of a job was told."""
+        if self._current is job:
+            self._current = None
