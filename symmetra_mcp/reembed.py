@@ -140,7 +140,8 @@ class _Completion:
         self._forced_note = f"forced {provider.space.space_id}"
 
     async def run(self, *, activate: bool) -> ReembedReport:
-        active = await self._store.active_space()
+        # Not `active_space`: a store may remember one that another machine has left since.
+        active = next((each.space for each in await self._store.space_statuses() if each.active), None)
         if active is None and activate:
             await self._store.activate_space(self._space)  # nothing to lose: searches use vectors as they arrive
         switches = activate and active is not None and active != self._space

@@ -7,7 +7,7 @@ changed under the same name, or vectors that were cut or damaged on their way do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,7 +15,6 @@ import anyio
 from symmetra_mcp.errors import SymmetraError, VerificationError
 from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.providers.base import checked
-from symmetra_mcp.stores.base import MatchQuery
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +36,6 @@ _NEAR_COPY = 0.05
 """A text this much nearer to its own question than the rule's is a near copy, and as good an answer."""
 _SAME = 0.9999
 """Cosine from which two vectors are one."""
-_AT_ONCE = 4
 
 
 async def verify_space(store: RuleStore, provider: EmbeddingProvider, given: Mapping[str, NDArray[np.float32]]) -> int:
@@ -67,23 +65,35 @@ async def verify_space(store: RuleStore, provider: EmbeddingProvider, given: Map
     own = await store.get_vectors(space, [text.content_hash for text in texts])
     _check_readable(space, own)
     await _check_distinct(store, space)
-    lost: list[str] = []
-
-    async def probe(text: Passage) -> None:
-        async with places:
-            if text.content_hash in own and not await _is_found(store, provider, text, own[text.content_hash]):
-                lost.append(text.content_hash)
-
-    places = anyio.Semaphore(_AT_ONCE)
-    try:
-        async with anyio.create_task_group() as tasks:
-            for text in texts:
-                tasks.start_soon(probe, text)
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    texts = [text for text in texts if text.content_hash in own]
+    queries = await _questions(provider, [text.text for text in texts])
+    nearest = await store.nearest(space, queries, _NEAR_TOP)
+    lost = [
+        text.content_hash
+        for text, query, found in zip(texts, queries, nearest, strict=True)
+        if not _is_found(float(query @ own[text.content_hash]), found)
+    ]
     if len(texts) - len(lost) < ENOUGH * len(texts):
         raise VerificationError(space, f"{len(lost)} of {len(texts)} rules are not found by their own texts")
     return len(texts)
+
+
+async def _questions(provider: EmbeddingProvider, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Texts as a search embeds them: shape `(len(texts), dimensions)`."""
+    import numpy as np
+
+    rows = np.empty((len(texts), provider.space.dimensions), np.float32)
+
+    async def ask(row: int, text: str) -> None:
+        rows[row] = (await provider.embed_query(text)).vectors[0]
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for row, text in enumerate(texts):
+                tasks.start_soon(ask, row, text)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return rows
 
 
 async def _spread(store: RuleStore, provider: EmbeddingProvider) -> list[Passage]:
@@ -121,12 +131,8 @@ async def _check_distinct(store: RuleStore, space: EmbeddingSpace) -> None:
         raise VerificationError(space, f"{alike} of {len(vectors)} unrelated texts have the vector of another")
 
 
-async def _is_found(store: RuleStore, provider: EmbeddingProvider, text: Passage, own: NDArray[np.float32]) -> bool:
-    """Whether the store's search in the space finds what is as near to the text as its own vector."""
-    query = (await provider.embed_query(text.text)).vectors[0]
-    matches = await store.match(MatchQuery("", query, provider.space, limit=_NEAR_TOP))
-    similarities = sorted((each.similarity for each in matches.candidates if each.similarity is not None), reverse=True)
-    expected = float(query @ own)
-    if not similarities or similarities[0] < expected - _EQUAL:
+def _is_found(own: float, found: Sequence[float]) -> bool:
+    """Whether the store's search finds what is as near to a text as its own vector."""
+    if not found or found[0] < own - _EQUAL:
         return False
-    return expected >= similarities[-1] - _EQUAL or similarities[0] - expected <= _NEAR_COPY
+    return own >= found[-1] - _EQUAL or found[0] - own <= _NEAR_COPY

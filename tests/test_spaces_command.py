@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from symmetra_mcp.app import App
 from symmetra_mcp.cli import cli
 from symmetra_mcp.config import Settings, load_settings
-from symmetra_mcp.errors import InputRefusedError, ProviderUnavailableError
+from symmetra_mcp.errors import InputRefusedError, ProviderUnavailableError, QuotaExceededError
 from symmetra_mcp.providers.base import Embeddings
 from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.reembed import complete_space
@@ -234,3 +234,30 @@ def test_who_waits_for_another_run_says_for_whom(machine: Machine) -> None:
     result = anyio.run(run)
     assert result.exit_code == 0
     assert "Waiting for another run: " in result.stderr
+
+
+def test_a_terminal_gets_a_bar_and_the_result_in_lines(machine: Machine) -> None:
+    result = CliRunner().invoke(cli, ["migrate"], env={"FORCE_COLOR": "1", "COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "Embedding, batch 4 of 4" in result.stderr
+    assert "100/100" in result.stderr
+    assert "Migration complete." in result.stdout
+
+
+def test_an_account_without_money_stops_the_run_and_the_next_goes_on(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def empty(texts: Sequence[str]) -> Embeddings:
+        if len(machine.new.embedded) >= 32:
+            raise QuotaExceededError("fake: the account's money is used up", provider="fake")
+        return await FakeProvider.embed_documents(machine.new, texts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(machine.new, "embed_documents", empty)
+        stopped = machine.run("reembed")
+        assert stopped.exit_code == 1
+        assert "money is used up" in stopped.stderr
+    assert machine.spaces()["fake/new@64"]["missing"] == 68
+    done = machine.run("reembed")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("68 texts embedded in space fake/new@64, 0 of 100 missing.")

@@ -311,6 +311,27 @@ class RuleStore(ABC):
             SpaceMismatchError: The query's vector belongs to a space that is neither active nor complete.
         """
 
+    async def nearest(self, space: EmbeddingSpace, vectors: NDArray[np.float32], limit: int) -> list[list[float]]:
+        """How near the texts of rules come to some vectors, in a space that need not be the active one.
+
+        Args:
+            space: Active or complete.
+            vectors: Shape `(n, space.dimensions)`, unit length.
+            limit: How many texts or rules for each.
+
+        Returns:
+            Cosines for each vector, the highest first.
+
+        Raises:
+            SpaceMismatchError: The space is neither active nor complete.
+        """
+        answers: list[list[float]] = []
+        for vector in vectors:
+            matches = await self.match(MatchQuery("", vector, space, limit=limit))
+            found = (each.similarity for each in matches.candidates if each.similarity is not None)
+            answers.append(sorted(found, reverse=True))
+        return answers
+
     @abstractmethod
     async def describe(self) -> Mapping[str, Detail]:
         """Figures for `health_check`: kind, place, size. Never a secret."""

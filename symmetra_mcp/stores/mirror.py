@@ -311,6 +311,10 @@ class MirroredStore(RuleStore):
         return await self._team.get_vectors(space, hashes)
 
     @override
+    async def nearest(self, space: EmbeddingSpace, vectors: NDArray[np.float32], limit: int) -> list[list[float]]:
+        return await self._team.nearest(space, vectors, limit)
+
+    @override
     async def put_vectors(self, hashes: Sequence[str], embeddings: Embeddings) -> None:
         await self._team.put_vectors(hashes, embeddings)
 

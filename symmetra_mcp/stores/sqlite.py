@@ -34,7 +34,7 @@ from symmetra_mcp.stores.sqlite_file import (
     set_aside_if_damaged,
     transaction,
 )
-from symmetra_mcp.stores.sqlite_index import Snapshot, build_index, read_snapshot, vectors_of
+from symmetra_mcp.stores.sqlite_index import Snapshot, build_index, nearest_cosines, read_snapshot, vectors_of
 from symmetra_mcp.stores.sqlite_rows import RULE_COLUMNS, SPACE_COLUMNS, now, row_of_rule, rule_of_row, space_of_row
 from symmetra_mcp.types import Detail, Rule, RuleKey
 from symmetra_mcp.words import TERMS_VERSION
@@ -186,6 +186,10 @@ class SqliteStore(RuleStore):
     @override
     async def match(self, query: MatchQuery) -> Matches:
         return await self._run(self._match, query)
+
+    @override
+    async def nearest(self, space: EmbeddingSpace, vectors: NDArray[np.float32], limit: int) -> list[list[float]]:
+        return await self._run(self._nearest, space, vectors, limit)
 
     @override
     async def describe(self) -> Mapping[str, Detail]:
@@ -472,6 +476,13 @@ class SqliteStore(RuleStore):
             background=found.background,
             unembedded=found.unembedded,
         )
+
+    def _nearest(self, space: EmbeddingSpace, vectors: NDArray[np.float32], limit: int) -> list[list[float]]:
+        """Read from the file in parts: an index of a space that may never be searched would take its whole size."""
+        with self._reading() as connection:
+            if _outstanding(connection, space):
+                raise SpaceMismatchError(expected=read_snapshot(connection).space or space, actual=space)
+            return nearest_cosines(connection, space, vectors, limit)
 
     def _candidates(self, hits: Sequence[IndexHit]) -> Iterator[Candidate]:
         with self._reading() as connection:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from symmetra_mcp.stores.index import RuleIndex
 
 
+_READ_AT_ONCE = 4096
+
+
 class Snapshot(NamedTuple):
     """Which state of the file an index was built from: it is current while these are.
 
@@ -79,6 +82,24 @@ def build_index(connection: sqlite3.Connection, space: EmbeddingSpace | None = N
         probes=_matrix([row[1] for row in probes], width),
         refused_rules=[row[0] for row in refused],
     ), snapshot
+
+
+def nearest_cosines(
+    connection: sqlite3.Connection, space: EmbeddingSpace, vectors: NDArray[np.float32], limit: int
+) -> list[list[float]]:
+    """Cosines of the nearest texts of rules to each vector, the highest first; part after part of the file is read."""
+    import numpy as np
+
+    cursor = connection.execute(
+        "SELECT vector FROM vectors AS v WHERE space_id = ? AND EXISTS "
+        "(SELECT 1 FROM passages AS p WHERE p.content_hash = v.content_hash)",
+        (space.space_id,),
+    )
+    best = np.empty((len(vectors), 0), np.float32)
+    while rows := cursor.fetchmany(_READ_AT_ONCE):
+        part = vectors @ _matrix([row[0] for row in rows], space.dimensions).T
+        best = np.sort(np.hstack([best, part]), axis=1)[:, -limit:]
+    return [row[::-1].tolist() for row in best]
 
 
 def vectors_of(connection: sqlite3.Connection, space_id: str, hashes: Sequence[str]) -> Iterator[tuple[str, bytes]]:

@@ -611,6 +611,21 @@ async def test_a_refusal_ends_with_a_vector_or_with_its_text(store: RuleStore) -
     assert await store.refusals(FakeProvider("unknown").space) == []
 
 
+async def test_how_near_the_texts_come_is_told_in_a_space_beside_the_active_one(store: RuleStore) -> None:
+    old, new = FakeProvider("old"), FakeProvider("new")
+    await fill(store, old, rule("one"), rule("two", "Something else."), rule("three", "Thirdly, a thing."))
+    with pytest.raises(SpaceMismatchError):
+        await store.nearest(new.space, (await new.embed_query("right")).vectors, 2)
+    await embed_missing(store, new)
+    texts = [passage.text for passage in (await store.missing_passages(new.space, again=True))[0]]
+    queries = (await new.embed_documents(["something right", "a thing"])).vectors
+    answers = await store.nearest(new.space, queries, 2)
+    for query, answer in zip(queries, answers, strict=True):
+        expected = sorted((float(query @ new._vector(text)) for text in texts), reverse=True)[:2]
+        assert answer == pytest.approx(expected, abs=1e-3)
+    assert await store.active_space() == old.space
+
+
 async def test_a_spaces_variant_tells_it_from_others(store: RuleStore) -> None:
     space = EmbeddingSpace("openai", "nomic-embed-text", 8, variant="localhost:11434")
     await store.activate_space(space)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from supabase_stack.project import Project
 
 from symmetra_mcp.errors import StoreError, StoreUnavailableError
 from symmetra_mcp.passages import passages
+from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.providers.base import Embeddings
 from symmetra_mcp.providers.select import ProviderChoice
-from symmetra_mcp.reembed import complete_space
+from symmetra_mcp.reembed import ReembedReport, complete_space
 from symmetra_mcp.search import SearchRequest, search
 from symmetra_mcp.spaces import EmbeddingSpace
 from symmetra_mcp.stores import supabase
@@ -261,3 +262,44 @@ async def test_the_older_call_answers_in_the_active_space(
     assert rows[0]["similarity"] == pytest.approx(best, abs=1e-5)
     few = await client.call("match_rules", {"query_embedding": vector.tolist(), "match_threshold": best - 0.01})
     assert [row["rule_id"] for row in few] == ["two"]
+
+
+async def test_two_machines_embed_each_text_once_and_one_of_them_switches(project: Project) -> None:
+    old = FakeProvider("old")
+    writer = SupabaseStore(project.address())
+    await writer.open()
+    await writer.upsert_rules(generated(120))
+    await complete_space(writer, old)
+    reports: list[ReembedReport] = []
+    waited: list[str] = []
+
+    class Slow(FakeProvider):
+        def __init__(self, model: str) -> None:
+            super().__init__(model)
+            self.documents: list[str] = []
+
+        async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+            await anyio.sleep(0.3)
+            self.documents += texts
+            return await super().embed_documents(texts)
+
+    providers: list[Slow] = [Slow("new"), Slow("new")]
+
+    async def machine(provider: FakeProvider) -> None:
+        store = SupabaseStore(project.address())
+        await store.open()
+        reports.append(await complete_space(store, provider, on_wait=lambda running: waited.append(str(running))))
+        await store.aclose()
+
+    async with anyio.create_task_group() as tasks:
+        for provider in providers:
+            tasks.start_soon(machine, provider)
+    probes = {probe.text for probe in probe_passages()}
+    sent = [text for provider in providers for text in provider.documents if text not in probes]
+    assert sorted(sent) == sorted(set(sent))
+    assert sorted(report.embedded for report in reports) == [0, len(sent)]
+    assert [report.switched_from for report in reports if report.switched_from] == [old.space]
+    assert any("embeds in fake/new@64: " in line for line in waited)
+    assert await writer.active_space() == providers[0].space
+    assert verified(project) == ""
+    await writer.aclose()

@@ -98,7 +98,7 @@ async def stores(folder: Path, key: RuleKey, space: EmbeddingSpace, embeddings: 
     assert_type(await store.get_rule(key), Rule)
     assert_type(await store.count_rules(), Mapping[str, int])
     assert_type(await store.active_space(), EmbeddingSpace | None)
-    assert_type(await store.activate_space(space), None)
+    assert_type(await store.activate_space(space), bool)
     assert_type(await store.space_statuses(), list[SpaceStatus])
     assert_type(await store.count_passages(), int)
     assert_type(
