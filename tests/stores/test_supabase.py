@@ -300,6 +300,6 @@ async def test_two_machines_embed_each_text_once_and_one_of_them_switches(projec
     assert sorted(report.embedded for report in reports) == [0, len(sent)]
     assert [report.switched_from for report in reports if report.switched_from] == [old.space]
     assert any("embeds in fake/new@64: " in line for line in waited)
-    assert await writer.active_space() == providers[0].space
+    assert [each.space for each in await writer.space_statuses() if each.active] == [providers[0].space]
     assert verified(project) == ""
     await writer.aclose()
