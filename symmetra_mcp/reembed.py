@@ -33,6 +33,8 @@ _PLAN_PAGE = 2048
 _TIMED_TEXTS = 32
 """Texts that a plan embeds on this machine, to tell how long the others take."""
 _LOOK_AGAIN_S = 0.3
+_LONGEST_PAUSE_S = 3.0
+"""How often a run that waits for another looks whether that has ended: seldom at the end, soon at the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +104,20 @@ async def complete_space(
         return await _plan(store, provider, force=force)
     limits = RunLimits.of(provider, batch_texts)
     task = "embedding" if activate else "backup"
+    pause_s = _LOOK_AGAIN_S
     while True:
         async with store.exclusive(task, wait=False) as held:
             if held:
                 work = _Completion(store, provider, limits, task, force=force, on_progress=on_progress)
                 return await work.run(activate=activate)
-        running = await running_now(store, task)
         if not wait:
             status = await _status(store, provider.space)
+            running = await running_now(store, task)
             return ReembedReport(provider.space, 0, status.missing, status.passages, running=running)
         if on_wait is not None:
-            on_wait(running)
-        await anyio.sleep(_LOOK_AGAIN_S)
+            on_wait(await running_now(store, task))
+        await anyio.sleep(pause_s)
+        pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)  # every server of a team may be waiting
 
 
 class _Completion:
