@@ -74,14 +74,14 @@ class Progress:
 
     Attributes:
         embedded: Texts whose vectors are stored.
-        refused: Texts that the provider does not take.
+        refused: Why the provider does not take some texts, by content hash.
         tokens: What the vendor billed.
         sample: Some of the vectors as the provider gave them, by content hash.
         resume_after: Every text up to this content hash is done.
     """
 
     embedded: int = 0
-    refused: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
     tokens: int = 0
     sample: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     resume_after: str = ""
@@ -228,12 +228,9 @@ class EmbeddingRun:
         hashes = [passages[row].content_hash for row in each.rows]
         if hashes:
             await self._store.put_vectors(hashes, each.embeddings)
-        if each.refused:
-            reasons = {passages[row].content_hash: reason for row, reason in each.refused.items()}
-            await self._store.refuse_texts(self._provider.space, reasons)
         progress = self.progress
         progress.embedded += len(hashes)
-        progress.refused += len(each.refused)
+        progress.refused |= {passages[row].content_hash: reason for row, reason in each.refused.items()}
         progress.tokens += each.embeddings.tokens
         for row, content_hash in enumerate(hashes):
             if int(content_hash[-8:], 16) % self._sample_every == 0 and len(progress.sample) < SAMPLE_TEXTS:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FOLLOWED_S = 40.0
-"""How long a call follows the work: the clients with the least patience end a call after a minute."""
+FOLLOWED_S = 50.0
+"""How long a call follows the work: clients with little patience end a call after a minute, and an outage is told after
+45 seconds (`remote.LONGEST_OUTAGE_S`)."""
 
 
 class Job:

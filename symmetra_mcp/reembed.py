@@ -32,6 +32,8 @@ _ROUNDS = 8
 _PLAN_PAGE = 2048
 _TIMED_TEXTS = 32
 """Texts that a plan embeds on this machine, to tell how long the others take."""
+_TAKEN_BY_ALL = "Use clear names."
+"""A text that nobody refuses."""
 _LOOK_AGAIN_S = 0.3
 _LONGEST_PAUSE_S = 3.0
 """How often a run that waits for another looks whether that has ended: seldom at the end, soon at the beginning."""
@@ -177,7 +179,7 @@ class _Completion:
 
     @property
     def _done(self) -> int:
-        return self._progress.embedded + self._progress.refused
+        return self._progress.embedded + len(self._progress.refused)
 
     async def _embed_what_is_missing(self) -> int:
         """One pass over the rules' texts; a forced run begins with one over all of them.
@@ -194,7 +196,7 @@ class _Completion:
             await announcement.tell(self._done, total)
 
             async def written(progress: Progress) -> None:
-                if self._force:
+                if self._force and not progress.refused:  # what is refused may have to be asked again
                     await self._store.set_note(self._forced_note, progress.resume_after)
                 if self._on_progress is not None:
                     self._on_progress("embed", self._done, max(total, self._done))
@@ -210,11 +212,23 @@ class _Completion:
                 on_written=written,
             )
             await work.run(wanted)
+            await self._remember_refusals()
         self._progress.tokens += await embed_probes(self._store, self._provider, self._limits, again=self._force)
         if self._force:
             await self._store.set_note(self._forced_note, "")
             self._force = False
         return (await _status(self._store, self._space)).missing
+
+    async def _remember_refusals(self) -> None:
+        """Note which texts the provider does not take, once it has taken one of ours: else the provider is ill.
+
+        Raises:
+            InputRefusedError: It takes nothing.
+        """
+        if not self._progress.refused:
+            return
+        await self._provider.embed_documents([_TAKEN_BY_ALL])
+        await self._store.refuse_texts(self._space, self._progress.refused)
 
     async def _verified(self) -> int:
         """Check the space, unless searches compared in it before and nothing of it is new.

@@ -363,7 +363,8 @@ async def test_a_refused_text_is_named_and_the_rest_is_switched_to(store: Sqlite
     assert {(each.key.rule_id, each.reason) for each in report.refused} == {
         (f"bad{i}", "fake refused a text") for i in range(3)
     }
-    assert sorted(new.texts) == sorted(texts(PAGE_SIZE))
+    assert set(texts(PAGE_SIZE)) <= set(new.texts)
+    assert len(new.texts) == PAGE_SIZE + 1, "and one text that everybody takes"
     vector = (await new.embed_query("forbidden 1")).vectors[0]
     matches = await store.match(MatchQuery("forbidden 1", vector, new.space))
     assert "bad1" in [each.rule.rule_id for each in matches.candidates]
@@ -389,6 +390,24 @@ async def test_a_model_that_refuses_every_request_is_an_error(store: SqliteStore
     with pytest.raises(InputRefusedError, match="no such model"):
         await complete_space(store, Unknown())
     assert await store.refusals(Unknown().space) == []
+
+
+async def test_a_provider_that_refuses_whatever_it_is_sent_is_ill_and_no_text_is_to_blame(store: SqliteStore) -> None:
+    class Ill(CountingProvider):
+        async def embed_documents(self, texts: Sequence[str]) -> Embeddings:
+            if texts:
+                raise InputRefusedError("fake refused a text", provider="fake", about="text", index=0)
+            return await super().embed_documents(texts)
+
+    old, ill = CountingProvider("old"), Ill("new")
+    await store.upsert_rules(rules(5))
+    await complete_space(store, old)
+    for force in (False, True):
+        with pytest.raises(InputRefusedError):
+            await complete_space(store, ill, force=force)
+    assert await store.refusals(ill.space) == []
+    assert await store.active_space() == old.space
+    assert (await complete_space(store, CountingProvider("new"), force=True)).embedded == 5
 
 
 # Several requests at a time

@@ -245,6 +245,8 @@ class RuleStore(ABC):
     async def refuse_texts(self, space: EmbeddingSpace, reasons: Mapping[str, str]) -> None:
         """Remember that a space's provider does not take some texts, until a vector of them is put.
 
+        A text that has a vector keeps it, and is not counted as refused.
+
         Args:
             space: The space.
             reasons: Why, by content hash.

@@ -390,7 +390,8 @@ class SqliteStore(RuleStore):
         with self._writing() as connection:
             _register(connection, space)
             connection.executemany(
-                "INSERT OR REPLACE INTO refusals (space_id, content_hash, reason) VALUES (?, ?, ?)",
+                "INSERT OR REPLACE INTO refusals (space_id, content_hash, reason) SELECT ?1, ?2, ?3 WHERE NOT EXISTS "
+                "(SELECT 1 FROM vectors AS v WHERE v.space_id = ?1 AND v.content_hash = ?2)",
                 [(space.space_id, content_hash, reason) for content_hash, reason in reasons.items()],
             )
             connection.execute("UPDATE spaces SET revision = revision + 1 WHERE space_id = ?", (space.space_id,))

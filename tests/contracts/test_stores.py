@@ -611,6 +611,17 @@ async def test_a_refusal_ends_with_a_vector_or_with_its_text(store: RuleStore) -
     assert await store.refusals(FakeProvider("unknown").space) == []
 
 
+async def test_a_text_that_has_a_vector_keeps_it_when_it_is_refused_later(store: RuleStore) -> None:
+    provider = FakeProvider()
+    await fill(store, provider, rule("one"))
+    (passage,) = (await store.missing_passages(provider.space, again=True))[0]
+    await store.refuse_texts(provider.space, {passage.content_hash: "refused"})
+    (status,) = await store.space_statuses()
+    assert (status.passages, status.missing, status.refused) == (1, 0, 0)
+    assert await store.refusals(provider.space) == []
+    assert len(await store.get_vectors(provider.space, [passage.content_hash])) == 1
+
+
 async def test_how_near_the_texts_come_is_told_in_a_space_beside_the_active_one(store: RuleStore) -> None:
     old, new = FakeProvider("old"), FakeProvider("new")
     await fill(store, old, rule("one"), rule("two", "Something else."), rule("three", "Thirdly, a thing."))

@@ -313,13 +313,15 @@ begin
   return jsonb_build_object('active', own.space_id, 'former', former, 'switched', true);
 end $$;
 
--- `reasons`: why each text, by its hash, is not embedded.
+-- `reasons`: why each text, by its hash, is not embedded. One that has a vector keeps it, and is none of these.
 create or replace function public.symmetra_refuse(space jsonb, reasons jsonb) returns void
 language plpgsql set search_path = pg_catalog, symmetra as $$
 declare own symmetra.spaces := register_space(space);
 begin
   insert into refusals (space_no, content_hash, reason)
-    select own.space_no, key, value from jsonb_each_text(reasons) order by key
+    select own.space_no, key, value from jsonb_each_text(reasons) as t
+      where not exists (select 1 from vectors as v where v.space_no = own.space_no and v.content_hash = t.key)
+      order by key
     on conflict (space_no, content_hash) do update set reason = excluded.reason;
 end $$;
 
