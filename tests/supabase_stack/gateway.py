@@ -117,6 +117,13 @@ class Gateway:
                     connection.close()
             self._idle, self._listening = [], None
 
+    def connect_anew(self) -> None:
+        """Let go of the connections that earlier requests left: a fault may have ended them at the other side."""
+        with self._lock:
+            for connection in self._idle:
+                connection.close()
+            self._idle = []
+
     def count(self, function: str = "") -> int:
         """How many requests came, or how many calls of a function."""
         return sum(not function or each.path == f"{_PREFIX}rpc/{function}" for each in self.requests)

@@ -147,6 +147,7 @@ def emptied_project(request: pytest.FixtureRequest) -> Project:
         return project
     standing: Project = request.getfixturevalue("_standing")
     standing.execute(_EMPTY)
+    standing.faulty.connect_anew()
     standing.faulty.faults.clear()
     standing.faulty.requests.clear()
     return standing
