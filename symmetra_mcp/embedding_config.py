@@ -6,6 +6,7 @@ their embedding space.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import Enum
 from functools import cache
@@ -16,6 +17,7 @@ from symmetra_mcp.blocking import run_blocking
 from symmetra_mcp.config import load_settings
 
 if TYPE_CHECKING:
+    from symmetra_mcp.app import App
     from symmetra_mcp.providers.base import Embeddings
     from symmetra_mcp.types import InputType
 
@@ -26,6 +28,8 @@ __all__ = [
     "generate_embedding",
     "get_embedding_manager",
 ]
+
+_left_behind: list[App] = []
 
 
 class EmbeddingBackend(Enum):
@@ -56,8 +60,18 @@ class EmbeddingManager:
         """
         name = backend.value if isinstance(backend, EmbeddingBackend) else backend
         self._settings = load_settings(**({} if name is None else {"embedding_backend": name}))
-        self._app = make_app(self._settings)  # its store stays shut: the providers come with meter and cache
-        self._providers = self._app.providers
+        self._made = make_app(self._settings)  # its store stays shut: the providers come with meter and cache
+        self._process_id = os.getpid()
+
+    @property
+    def _app(self) -> App:
+        if self._process_id != os.getpid():
+            # A forked process: what its parent opened, and whoever of its parent holds a lock, is of no use here. It
+            # is kept, as letting go of it would close files that the parent works with.
+            _left_behind.append(self._made)
+            self._made = make_app(self._settings)
+            self._process_id = os.getpid()
+        return self._made
 
     @property
     def backend(self) -> EmbeddingBackend:
@@ -95,7 +109,7 @@ class EmbeddingManager:
 
     async def generate_embedding_async(self, text: str, *, input_type: InputType = "query") -> list[float]:
         """`generate_embedding` for async code."""
-        provider = self._providers.chosen
+        provider = self._app.providers.chosen
         asked = provider.embed_query(text) if input_type == "query" else provider.embed_documents([text])
         return _numbers(await asked)[0]
 
@@ -105,7 +119,7 @@ class EmbeddingManager:
         """`generate_batch_embeddings` for async code."""
         if isinstance(texts, str):
             raise TypeError("texts must be a sequence of texts, not one text: use generate_embedding")
-        provider = self._providers.chosen
+        provider = self._app.providers.chosen
         if input_type == "query":
             return [_numbers(await provider.embed_query(text))[0] for text in texts]
         return _numbers(await provider.embed_documents(texts))
@@ -117,7 +131,7 @@ class EmbeddingManager:
             `backend`, `provider`, `model`, `dimensions`, `space`, `max_input_tokens` and `available`, which says of
             each provider whether it can be used and why not.
         """
-        provider = self._providers.chosen
+        provider = self._app.providers.chosen
         space = provider.space
         return {
             "backend": self._settings.embedding_backend,
