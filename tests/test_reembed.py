@@ -480,6 +480,7 @@ async def test_a_forced_run_that_was_cut_off_goes_on_where_it_was(store: SqliteS
     assert (await complete_space(store, third, force=True)).embedded == many
 
 
+@pytest.mark.slow
 async def test_those_who_wait_hear_who_has_the_work_and_how_far_it_is(store: SqliteStore, tmp_path: Path) -> None:
     class Slow(CountingProvider):
         async def embed_documents(self, texts: Sequence[str]) -> Embeddings:

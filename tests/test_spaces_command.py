@@ -216,6 +216,7 @@ def test_nothing_is_switched_while_a_run_embeds(machine: Machine) -> None:
         assert "wait for the run that embeds just now" in result.stderr
 
 
+@pytest.mark.slow
 def test_who_waits_for_another_run_says_for_whom(machine: Machine) -> None:
     async def run() -> Result:
         store = SqliteStore(load_settings().data_folder)

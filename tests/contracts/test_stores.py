@@ -741,22 +741,15 @@ FILTERED = (
         ),
     ],
 )
-@pytest.mark.parametrize("meaning", [True, False], ids=["hybrid", "words"])
 async def test_filters_decide_which_rules_may_answer(
-    store: RuleStore,
-    provider: FakeProvider,
-    rule_filter: RuleFilter,
-    expected: set[str],
-    out_of_scope: int,
-    meaning: bool,
+    store: RuleStore, provider: FakeProvider, rule_filter: RuleFilter, expected: set[str], out_of_scope: int
 ) -> None:
     await fill(store, provider, *FILTERED)
-    if meaning:
-        matches = await ask(store, provider, "the right thing", rule_filter=rule_filter)
-    else:
-        matches = await store.match(MatchQuery("the right thing", rule_filter=rule_filter))
-    assert set(found(matches)) == expected
-    assert (matches.considered, matches.out_of_scope) == (len(expected), out_of_scope)
+    hybrid = await ask(store, provider, "the right thing", rule_filter=rule_filter)
+    words = await store.match(MatchQuery("the right thing", rule_filter=rule_filter))
+    for matches in (hybrid, words):
+        assert set(found(matches)) == expected
+        assert (matches.considered, matches.out_of_scope) == (len(expected), out_of_scope)
 
 
 async def test_a_rule_scoped_by_several_sources_applies_where_any_does(store: RuleStore) -> None:

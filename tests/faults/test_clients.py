@@ -92,6 +92,7 @@ def test_a_client_that_closes_stdin_early_ends_the_server(product: Product, afte
     product.is_healthy()
 
 
+@pytest.mark.slow
 def test_garbage_and_a_line_of_ten_megabytes_leave_the_server_answering(product: Product) -> None:
     noise = [
         "no json\n",

@@ -91,6 +91,7 @@ def broken(request: pytest.FixtureRequest, product: Product, tmp_path: Path) -> 
     return place.unlink
 
 
+@pytest.mark.slow
 def test_an_unusable_folder_is_told_at_the_first_search_and_the_same_server_works_once_it_is_usable(
     product: Product, project: Path, broken: Callable[[], None]
 ) -> None:

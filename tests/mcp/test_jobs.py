@@ -110,6 +110,7 @@ def test_nobody_is_asked_for_what_is_free_and_moves_nothing(tmp_path: Path) -> N
     assert anyio.run(run).structured_content["embedded"] == RULES
 
 
+@pytest.mark.slow
 def test_long_work_goes_on_after_the_answer_and_is_followed_by_asking_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

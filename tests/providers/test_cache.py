@@ -561,6 +561,7 @@ async def test_a_wrong_byte_in_the_header_gives_no_error_and_no_wrong_vector(pat
             await never_wrong(path, wanted)
 
 
+@pytest.mark.slow
 async def test_damage_that_a_running_server_meets_gives_no_error_and_no_wrong_vector(path: Path) -> None:
     wanted = keys(30)
     await stored(path, wanted)
@@ -756,6 +757,7 @@ def run(path: Path, body: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of a file there")
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_memory_and_says_why(path: Path) -> None:
     body = """
 import resource

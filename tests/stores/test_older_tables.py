@@ -274,6 +274,7 @@ CONTEXTS = {"numbers as ids": "{agent,ci}", "no id": "agent, ci", "JSON lists": 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.slow
 def test_other_shapes_of_the_table_are_adopted_too(bare_project: Project, connect: Connect, variant: str) -> None:
     as_owner(
         bare_project,

@@ -232,6 +232,7 @@ def sleeping(server: Server, name: str) -> int | None:
     return found[0] if found else None
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_leaves_nothing_and_can_be_run_again(
     server: Server, name: str, database: DirectDatabase
 ) -> None:

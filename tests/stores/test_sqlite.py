@@ -238,6 +238,7 @@ anyio.run(main, *sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 async def test_processes_write_search_and_embed_one_file_without_loss(folder: Path) -> None:
     run_together(WORKER, 6, folder)
     store = await opened(folder)
@@ -310,6 +311,7 @@ anyio.run(main)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes can't be killed without warning here")
+@pytest.mark.slow
 async def test_a_process_killed_between_and_within_writes_leaves_whole_rules(folder: Path) -> None:
     for number, lines in enumerate((1, 2, 5, 9)):
         process = start(WRITER, folder, number * 1000)

@@ -264,6 +264,7 @@ async def test_the_older_call_answers_in_the_active_space(
     assert [row["rule_id"] for row in few] == ["two"]
 
 
+@pytest.mark.slow
 async def test_two_machines_embed_each_text_once_and_one_of_them_switches(project: Project) -> None:
     old = FakeProvider("old")
     writer = SupabaseStore(project.address())

@@ -117,6 +117,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("call", EACH_CALL)
 @pytest.mark.parametrize(("fault", "told"), LASTING)
+@pytest.mark.slow
 async def test_a_lasting_fault_is_told_and_the_store_works_again_after_it(
     store: SupabaseStore,
     project: Project,
@@ -247,6 +248,7 @@ async def test_a_key_that_is_refused_is_told_without_repeating_it(project: Proje
         ),
     ],
 )
+@pytest.mark.slow
 async def test_what_the_schema_lacks_is_told_with_the_command_that_repairs_it(
     bare_project: Project, change: str, told: str
 ) -> None:
@@ -273,6 +275,7 @@ async def test_a_project_without_our_schema_is_told_with_the_command_that_instal
     [b"", b"[]", b'"text"', b"{", b'{"rules": "many"}', b"<html>", b"\xff\xfe"],
     ids=["nothing", "list", "text", "half", "other-fields", "html", "no-text"],
 )
+@pytest.mark.slow
 async def test_an_answer_that_is_none_of_ours_is_an_error_of_ours(
     store: SupabaseStore, project: Project, quick: None, body: bytes
 ) -> None:
