@@ -22,7 +22,7 @@ from symmetra_mcp.config import Settings, load_settings
 from symmetra_mcp.errors import ProviderError, RuleFileError, StoreError, StoreUnavailableError, SymmetraError
 from symmetra_mcp.health import check_health, other_space_notice
 from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, record_import
-from symmetra_mcp.jobs import Jobs
+from symmetra_mcp.jobs import Job, Jobs
 from symmetra_mcp.metering import UsageReport, usage_report
 from symmetra_mcp.project import (
     SHARED_PROJECT,
@@ -478,6 +478,22 @@ class App:
             on_progress=on_progress,
             on_wait=on_wait,
         )
+
+    async def begin_reembedding(self, *, force: bool = False) -> Job:
+        """Have a running server re-embed, or join the work that it does already.
+
+        Raises:
+            ProviderError: The provider can't be used.
+            StoreError: The store failed.
+        """
+        space = str(await self.providers.chosen_space())
+        job = self.jobs.current(force=force)
+        if job is None:
+            job = self.jobs.start(
+                Job(space, force=force),
+                lambda told, waits: self.reembed(force=force, on_progress=told, on_wait=waits),
+            )
+        return job
 
     async def spaces(self) -> list[SpaceStatus]:
         """Every space that the store holds vectors of."""

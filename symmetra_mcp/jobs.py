@@ -10,7 +10,8 @@ import logging
 import os
 import platform
 import time
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -18,7 +19,7 @@ from symmetra_mcp.errors import SymmetraError
 from symmetra_mcp.running import RunningNow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from anyio.abc import TaskGroup
 
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 FOLLOWED_S = 50.0
 """How long a call follows the work: clients with little patience end a call after a minute, and an outage is told after
 45 seconds (`remote.LONGEST_OUTAGE_S`)."""
+
+begun_in_this_call: ContextVar[list[Job] | None] = ContextVar("begun_in_this_call", default=None)
+"""Where whoever made the call wants to hear of its work at once: a tool puts the job there instead of following it."""
 
 
 class Job:
@@ -98,12 +102,29 @@ class Job:
                         on_progress("embed", self._done, self._total)
                     await changed.wait()
         except anyio.get_cancelled_exc_class():
-            self.cancelled = True
-            self._scope.cancel()
+            self.cancel()
             raise
+        return self.report()
+
+    async def finished(self) -> None:
+        """Wait for the end, however long that takes; a cancelled caller ends nothing."""
+        while not self.ended:
+            await self._changed.wait()
+
+    def report(self) -> ReembedReport | None:
+        """What it came to, or `None` while it goes on or where it was cancelled.
+
+        Raises:
+            SymmetraError: It failed.
+        """
         if self._failure is not None:
             raise self._failure
         return self._report
+
+    def cancel(self) -> None:
+        """End the work; what is embedded is kept."""
+        self.cancelled = True
+        self._scope.cancel()
 
     def wait_for(self, running: RunningNow | None) -> None:
         """Another process has the work."""
@@ -144,11 +165,19 @@ class Jobs:
         Raises:
             RuntimeError: No server runs.
         """
+        self.run_beside(job.run, work)
+        self._current = job
+        return job
+
+    def run_beside(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        """Run what watches over a job for as long as the server runs.
+
+        Raises:
+            RuntimeError: No server runs.
+        """
         if self._tasks is None:
             raise RuntimeError("no server runs")
-        self._current = job
-        self._tasks.start_soon(job.run, work)
-        return job
+        self._tasks.start_soon(work, *arguments)
 
     def heard(self, job: Job) -> None:
         """The end of a job was told."""

@@ -23,8 +23,9 @@ from symmetra_mcp.errors import RuleNotFoundError, SymmetraError
 from symmetra_mcp.schemas import rule_markdown, search_result
 from symmetra_mcp.scopes import plain_path
 from symmetra_mcp.search import MAX_QUERY_CHARACTERS, SearchRequest
+from symmetra_mcp.task_extension import Tasks
 from symmetra_mcp.text import search_text, unwrapped
-from symmetra_mcp.tools import make_tools
+from symmetra_mcp.tools import make_tools, reembed_result
 from symmetra_mcp.types import RuleKey
 from symmetra_mcp.upkeep import Upkeep
 
@@ -83,6 +84,7 @@ def make_server(app: App) -> MCPServer[App]:
         lifespan=lifespan,
         tools=make_tools(upkeep),
         middleware=[greet],
+        extensions=[Tasks(app, reembed_result)],
         log_level=_log_level(app.settings),
         cache_hints={"tools/list": CacheHint(ttl_ms=_DAY_MS, scope="public")},
     )

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from symmetra_mcp import __version__
 from symmetra_mcp.errors import SymmetraError
-from symmetra_mcp.jobs import Job
+from symmetra_mcp.jobs import Job, begun_in_this_call
 from symmetra_mcp.passages import content_hash
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
 from symmetra_mcp.reembed import ReembedReport
@@ -146,24 +146,20 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
         """
         del confirm  # it is the resolver's
         async with _errors_told(), _progress_to(ctx) as on_progress:
-            job = app.jobs.current(force=force)
-            if dry_run or (job is None and not _agreed(consent)):
+            if dry_run or (app.jobs.current(force=force) is None and not _agreed(consent)):
                 answer = reembed_answer(await app.reembed(force=force, dry_run=True))
                 return _result(answer, f"{reembed_text(answer)}{'' if dry_run else _NOT_AGREED}")
-            job = job or app.jobs.start(
-                Job(str(await app.providers.chosen_space()), force=force),
-                lambda told, waits: app.reembed(force=force, on_progress=told, on_wait=waits),
-            )
-            try:
-                report = await job.follow(on_progress)
-            finally:
-                if job.ended:
-                    app.jobs.heard(job)
+            job = await app.begin_reembedding(force=force)
+            begun = begun_in_this_call.get()
+            if begun is not None:
+                begun.append(job)
+                report = None
+            else:
+                report = await _followed(job, app, on_progress)
         now = job.running
-        answer = reembed_answer(
+        return reembed_result(
             report or ReembedReport(app.providers.chosen.space, now.done, now.total - now.done, now.total, running=now)
         )
-        return _result(answer, reembed_text(answer))
 
     return [
         _tool(search_rules, "Search the team's rules", read_only=True, meta={"anthropic/alwaysLoad": True}),
@@ -171,6 +167,20 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
         _tool(health_check, "Check health", read_only=True),
         _tool(reembed_all, "Re-embed all rules", read_only=False, every_field=False),
     ]
+
+
+async def _followed(job: Job, app: App, on_progress: ProgressCallback) -> ReembedReport | None:
+    try:
+        return await job.follow(on_progress)
+    finally:
+        if job.ended:
+            app.jobs.heard(job)
+
+
+def reembed_result(report: ReembedReport) -> CallToolResult:
+    """What `reembed_all` answers to a report."""
+    answer = reembed_answer(report)
+    return _result(answer, reembed_text(answer))
 
 
 class Consent(BaseModel):

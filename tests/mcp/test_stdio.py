@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -45,6 +47,43 @@ def test_a_client_gets_the_projects_rule_over_stdio(python: str, project: Path) 
             assert (health.structured_content or {})["status"] == "healthy"
 
     anyio.run(run)
+
+
+@pytest.mark.slow
+def test_a_client_that_knows_tasks_gets_one_over_stdio(python: str, project: Path) -> None:
+    capabilities = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": capabilities,
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    }
+    with subprocess.Popen(
+        [python, "-m", "symmetra_mcp"], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+
+        def ask(number: int, method: str, **params: object) -> Any:
+            request = {"jsonrpc": "2.0", "id": number, "method": method, "params": {"_meta": meta, **params}}
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            while True:
+                answer = json.loads(stdout.readline())
+                if answer.get("id") == number:
+                    return answer.get("result", answer)
+
+        begun = ask(1, "tools/call", name="reembed_all", arguments={"confirm": True})
+        assert (begun["resultType"], begun["status"]) == ("task", "working")
+        number, task = 2, begun
+        while task["status"] == "working":
+            time.sleep(0.2)
+            task = ask(number, "tasks/get", taskId=begun["taskId"])
+            number += 1
+        assert task["status"] == "completed"
+        assert task["result"]["structuredContent"]["missing"] == 0
+        assert ask(number, "tasks/list")["error"]["code"] == -32601
+        stdin.close()
 
 
 @pytest.mark.parametrize(
