@@ -96,9 +96,9 @@ async def _install_functions(app: App, project_ref: str, story: Story) -> None:
     except SchemaError:
         if not app.store.is_shared or not (app.settings.db_url or app.settings.supabase_access_token):
             raise
-    from symmetra_mcp.schema_command import open_database
     from symmetra_mcp.stores.schema import migrations
     from symmetra_mcp.stores.schema_install import apply_migrations
+    from symmetra_mcp.stores.schema_open import open_database
 
     def install() -> None:
         with open_database(app.settings, project_ref) as database:
