@@ -16,10 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio import from_thread
 
 from symmetra_mcp import __version__
 from symmetra_mcp.config import Settings, load_settings
-from symmetra_mcp.errors import ProviderError, RuleFileError, StoreError, StoreUnavailableError, SymmetraError
+from symmetra_mcp.errors import (
+    ConfigError,
+    ProviderError,
+    RuleFileError,
+    StoreError,
+    StoreUnavailableError,
+    SymmetraError,
+)
 from symmetra_mcp.health import check_health, other_space_notice
 from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, record_import
 from symmetra_mcp.jobs import Job, Jobs
@@ -477,7 +485,36 @@ class App:
             batch_texts=batch_texts,
             on_progress=on_progress,
             on_wait=on_wait,
+            make_quick=partial(self._index, on_progress=on_progress) if self.store.is_shared else None,
         )
+
+    async def _index(self, status: SpaceStatus, *, on_progress: ProgressCallback | None) -> str:
+        """Build the index of a space in the team's database, where one pays and the settings let us.
+
+        Returns:
+            What is left to do. Searches without an index are exact, and slower.
+        """
+        from symmetra_mcp.stores import schema_index
+
+        if status.passages - status.refused < schema_index.INDEX_PAYS_FROM:
+            return ""
+        if self.settings.db_url is None:
+            return "searches are faster with an index: set `SYMMETRA_DB_URL` and run `symmetra-mcp schema index`"
+
+        def build() -> None:
+            def tell(phase: str, done: int, total: int) -> None:
+                del phase
+                from_thread.check_cancelled()  # ends the build in the database too
+                if on_progress is not None and total:
+                    from_thread.run_sync(on_progress, "index", done, total)
+
+            schema_index.index_space(self.settings, status.space.space_id, tell)
+
+        try:
+            await anyio.to_thread.run_sync(build)
+        except (StoreError, ConfigError) as exc:
+            return f"the index that makes searches faster was not built: {exc}. Run `symmetra-mcp schema index`"
+        return ""
 
     async def begin_reembedding(self, *, force: bool = False) -> Job:
         """Have a running server re-embed, or join the work that it does already.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _READ_AT_ONCE = 512
 _GRACE_S = 5.0
 """How long requests that are on their way may take after another failed: they are paid for."""
+BEGINNING_CHARACTERS = 60
+"""By which a person knows a text again."""
 SAMPLE_TEXTS = 64
 """Vectors that a run keeps, to compare with what the store holds at the end."""
 
@@ -75,6 +77,7 @@ class Progress:
     Attributes:
         embedded: Texts whose vectors are stored.
         refused: Why the provider does not take some texts, by content hash.
+        beginnings: How those texts begin, by content hash.
         tokens: What the vendor billed.
         sample: Some of the vectors as the provider gave them, by content hash.
         resume_after: Every text up to this content hash is done.
@@ -82,6 +85,7 @@ class Progress:
 
     embedded: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    beginnings: dict[str, str] = field(default_factory=dict)
     tokens: int = 0
     sample: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     resume_after: str = ""
@@ -230,7 +234,9 @@ class EmbeddingRun:
             await self._store.put_vectors(hashes, each.embeddings)
         progress = self.progress
         progress.embedded += len(hashes)
-        progress.refused |= {passages[row].content_hash: reason for row, reason in each.refused.items()}
+        for row, reason in each.refused.items():
+            progress.refused[passages[row].content_hash] = reason
+            progress.beginnings[passages[row].content_hash] = passages[row].text[:BEGINNING_CHARACTERS]
         progress.tokens += each.embeddings.tokens
         for row, content_hash in enumerate(hashes):
             if int(content_hash[-8:], 16) % self._sample_every == 0 and len(progress.sample) < SAMPLE_TEXTS:

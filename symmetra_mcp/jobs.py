@@ -131,9 +131,9 @@ class Job:
         self._waits_for = running
 
     def _note(self, stage: Stage, done: int, total: int) -> None:
-        del stage
         self._waits_for = None
-        self._done, self._total = done, total
+        if stage == "embed":  # an index that is built then takes its own time
+            self._done, self._total = done, total
         self._tell()
 
     def _tell(self) -> None:

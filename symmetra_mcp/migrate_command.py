@@ -13,6 +13,7 @@ from symmetra_mcp.app import App
 from symmetra_mcp.errors import SchemaError, SymmetraError
 from symmetra_mcp.migration_story import Story, story_of
 from symmetra_mcp.search import SearchRequest
+from symmetra_mcp.spaces_command import lines_after_switch
 from symmetra_mcp.terminal import examples, settings, with_app
 from symmetra_mcp.text import counted
 
@@ -20,7 +21,6 @@ _UNTIL_THEY_ARE_SEEN_S = (0.2, 0.5, 1.0, 2.0)
 """PostgREST reads the schema anew when it is told to, a moment later."""
 _TEST_QUERY = "vector database architecture"
 """What `migrate` asks, as the older system's migration did."""
-_INDEX_PAYS_FROM = 20_000
 
 
 @click.command(
@@ -81,6 +81,9 @@ def _failure_told(story: Story) -> Iterator[None]:
         yield
     except SymmetraError as exc:
         story.failed(str(exc))
+        raise
+    except anyio.get_cancelled_exc_class():  # Ctrl-C
+        story.failed("interrupted")
         raise
 
 
@@ -145,8 +148,6 @@ async def _migrate(app: App, story: Story, batch_size: int | None, *, dry_run: b
     lines = [reembed_text(answer)]
     if report.probed:
         lines.append(f"Checked: rules are found by their own texts ({report.probed} asked).")
-    if app.store.is_shared and report.switched_from is not None and report.passages > _INDEX_PAYS_FROM:
-        lines.append("Searches are faster with an index of the new vectors: `symmetra-mcp schema index`.")
     if report.switched_from is not None:
         lines.append("Back again: `symmetra-mcp migrate --rollback`.")
     lines.append(
@@ -167,10 +168,7 @@ async def _roll_back(app: App, story: Story) -> None:
     now_active = next((str(status.space) for status in statuses if status.active), "")
     await app.switch_to(former.space)
     lines = [f"Searches compare in {former.space} again; they compared in {now_active} before."]
-    if former.missing:
-        lines.append(f"{counted(former.missing, 'text')} that came since match by their words until they are embedded.")
-    if notice := await app.space_notice():
-        lines.append(f"Notice: {notice}.")
+    lines += await lines_after_switch(app, former)
     fields = {"space": str(former.space), "switched_from": now_active, "missing": former.missing}
     story.end("rolled_back", "\n".join(lines), **fields)
 

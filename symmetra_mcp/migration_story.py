@@ -36,7 +36,7 @@ class Story(ABC):
         self.request_texts = 1
         self._batches = 0
         self._reached: tuple[int, int] | None = None
-        self._waiting_told_at = float("-inf")
+        self._waiting_told_at = self._index_told_at = float("-inf")
 
     @abstractmethod
     def tell(self, event: str, text: str, **fields: Any) -> None:
@@ -47,13 +47,20 @@ class Story(ABC):
         """The result."""
 
     def batch(self, stage: Stage, done: int, total: int) -> None:
-        """A batch is stored."""
-        del stage
+        """A batch is stored, or an index grows."""
+        if stage == "index":
+            self._index(done, total)
+            return
         self._batches += 1
         self._reached = done, total
         batches = max(self._batches, math.ceil(total / self.request_texts))
         text = f"Batch {self._batches} of {batches}: {done} of {counted(total, 'text')} embedded"
         self.tell("batch", text, batch=self._batches, batches=batches, embedded=done, texts=total)
+
+    def _index(self, done: int, total: int) -> None:
+        if done == total or time.monotonic() - self._index_told_at >= _WAITING_EVERY_S:
+            self._index_told_at = time.monotonic()
+            self.tell("index", f"Index: {done:,} of {total:,}", done=done, total=total)
 
     def waiting(self, running: RunningNow | None) -> None:
         """Another process has the work."""

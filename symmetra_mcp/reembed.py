@@ -7,7 +7,7 @@ run that was killed or failed is resumed by running it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,6 +38,9 @@ _LOOK_AGAIN_S = 0.3
 _LONGEST_PAUSE_S = 3.0
 """How often a run that waits for another looks whether that has ended: seldom at the end, soon at the beginning."""
 
+MakeQuick = Callable[[SpaceStatus], Awaitable[str]]
+"""Given a complete space, tells what is left to do, or nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReembedReport:
@@ -51,9 +54,11 @@ class ReembedReport:
         tokens: What the vendor billed; with `dry_run`, an estimate of what it would.
         cost_usd: What that costs in US dollars; `None` where no price is known.
         refused: Texts that the provider does not take: their rules are found by words.
+        kept: Texts that the provider does not take now and that keep the vector they had: how each begins, and why.
         probed: Rules that were found by their own texts before searches switched.
         seconds: With `dry_run`, how long a run takes by the limits that are known, or by this machine; else `None`.
         running: The run of another process that has the work, where this one did not wait for it.
+        notice: What is left to do; empty where nothing is.
     """
 
     space: EmbeddingSpace
@@ -65,9 +70,11 @@ class ReembedReport:
     tokens: int = 0
     cost_usd: float | None = 0.0
     refused: tuple[Refusal, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
     probed: int = 0
     seconds: float | None = None
     running: RunningNow | None = None
+    notice: str = ""
 
 
 async def complete_space(
@@ -81,6 +88,7 @@ async def complete_space(
     batch_texts: int | None = None,
     on_progress: ProgressCallback | None = None,
     on_wait: Callable[[RunningNow | None], None] | None = None,
+    make_quick: MakeQuick | None = None,
 ) -> ReembedReport:
     """Embed every text that has no vector in the provider's space, and make that space the active one.
 
@@ -96,6 +104,7 @@ async def complete_space(
         batch_texts: Most texts in one request, where that is less than the provider takes well.
         on_progress: Hears after every request.
         on_wait: Hears now and then who has the work, while this one waits for it.
+        make_quick: Makes searches in the complete space quick, before they switch to it; tells what is left to do.
 
     Raises:
         ProviderError: The provider failed; what was embedded before is kept.
@@ -110,7 +119,7 @@ async def complete_space(
     while True:
         async with store.exclusive(task, wait=False) as held:
             if held:
-                work = _Completion(store, provider, limits, task, force=force, on_progress=on_progress)
+                work = _Completion(store, provider, limits, task, force, on_progress, make_quick)
                 return await work.run(activate=activate)
         if not wait:
             status = await _status(store, provider.space)
@@ -131,9 +140,9 @@ class _Completion:
         provider: EmbeddingProvider,
         limits: RunLimits,
         task: str,
-        *,
         force: bool,
         on_progress: ProgressCallback | None,
+        make_quick: MakeQuick | None,
     ) -> None:
         self._store = store
         self._provider = provider
@@ -142,6 +151,7 @@ class _Completion:
         self._task = task
         self._force = force
         self._on_progress = on_progress
+        self._make_quick = make_quick
         self._progress = Progress()
         self._forced_note = f"forced {provider.space.space_id}"
 
@@ -151,12 +161,14 @@ class _Completion:
         if active is None and activate:
             await self._store.activate_space(self._space)  # nothing to lose: searches use vectors as they arrive
         switches = activate and active is not None and active != self._space
-        switched, probed = False, 0
+        switched, probed, notice = False, 0, ""
         for _ in range(_ROUNDS):
             before = self._done
             missing = await self._embed_what_is_missing()
             if missing and self._done > before:
                 continue  # rules came in behind it
+            if not missing and (switches or self._done) and self._make_quick is not None:
+                notice = await self._make_quick(await _status(self._store, self._space))
             if missing or not switches:
                 break
             with suppress(SpaceMismatchError):  # rules came in during the check
@@ -165,6 +177,9 @@ class _Completion:
             if switched:
                 break
         status = await _status(self._store, self._space)
+        refused = tuple(await self._store.refusals(self._space)) if status.refused else ()
+        without_vector = {each.content_hash for each in refused}
+        now_refused = self._progress.refused.items()
         return ReembedReport(
             self._space,
             self._progress.embedded,
@@ -173,8 +188,10 @@ class _Completion:
             switched_from=active if switched else None,
             tokens=self._progress.tokens,
             cost_usd=_cost(self._provider, self._progress.tokens),
-            refused=tuple(await self._store.refusals(self._space)) if status.refused else (),
+            refused=refused,
+            kept=tuple((self._progress.beginnings[key], why) for key, why in now_refused if key not in without_vector),
             probed=probed,
+            notice=notice,
         )
 
     @property

@@ -112,22 +112,19 @@ def index(project_id: str, space_id: str) -> None:
     Below 20,000 vectors a search without one is as quick and exact. Needs SYMMETRA_DB_URL, and not the pooler's port
     6543. Killed half-way, run it again.
     """
-    from symmetra_mcp.stores.schema_direct import DirectDatabase
-    from symmetra_mcp.stores.schema_index import build_index, check_can_build, spaces_to_index
+    from symmetra_mcp.stores.schema_index import build_index, direct_only, spaces_to_index
     from symmetra_mcp.stores.schema_install import read_status
 
     with _database(project_id) as database:
-        if not isinstance(database, DirectDatabase):
-            raise ConfigError("an index is built over one connection that stays: set `SYMMETRA_DB_URL`")
-        check_can_build(database)
-        found = read_status(database, migrations())
+        direct = direct_only(database)
+        found = read_status(direct, migrations())
         if found.problem:
             raise ConfigError(f"{found.place}: {found.problem}")
         spaces = spaces_to_index(found.indexes, space_id)
         for space in spaces:
             tell = _IndexLines(space.space_id)
             tell(f"{counted(space.vectors, 'vector')}", 0, 0)
-            build_index(database, space, tell)
+            build_index(direct, space, tell)
     names = ", ".join(space.space_id for space in spaces)
     terminal.show(f"Built: {names}." if spaces else "Nothing to build: no index is missing that pays.", as_json=False)
 

@@ -130,6 +130,8 @@ class ReembedAnswer(Answer):
     cost_usd: Annotated[float | None, Field(description="Their cost; absent where no price is known")] = None
     seconds: Annotated[float | None, Field(description="With dry_run, how long a run takes, if known")] = None
     refused: Annotated[list[str], Field(description="project/rule: why a text of it is not embedded")] = []
+    kept: Annotated[list[str], Field(description="Texts refused now whose earlier vector stays, and why")] = []
+    notice: Annotated[str, Field(description="What is left to do")] = ""
     running: Annotated[str, Field(description="Who is embedding instead of this call, and how far it is")] = ""
 
 
@@ -239,11 +241,16 @@ def reembed_answer(report: ReembedReport) -> ReembedAnswer:
         tokens=report.tokens,
         cost_usd=report.cost_usd if report.tokens else None,
         seconds=None if report.seconds is None else round(report.seconds, 1),
-        refused=[
-            f"{each.key.project_id}/{each.key.rule_id}: {each.reason}" for each in report.refused[:_REFUSED_SHOWN]
-        ],
+        refused=_first([f"{each.key.project_id}/{each.key.rule_id}: {each.reason}" for each in report.refused]),
+        kept=_first([f"{beginning!r}: {reason}" for beginning, reason in report.kept]),
+        notice=report.notice,
         running="" if report.running is None else str(report.running),
     )
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = len(lines) - _REFUSED_SHOWN
+    return lines if more <= 0 else [*lines[:_REFUSED_SHOWN], f"and {more} more"]
 
 
 def space_answer(status: SpaceStatus) -> SpaceAnswer:

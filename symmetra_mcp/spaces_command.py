@@ -58,11 +58,7 @@ def activate(space: str, project_id: str | None) -> None:
     async def run(app: App) -> None:
         status = _named(await app.spaces(), space)
         await app.switch_to(status.space)
-        lines = [f"Searches compare in {status.space}."]
-        if status.missing:
-            lines.append(f"{counted(status.missing, 'text')} of {status.passages} match by their words until embedded.")
-        if notice := await app.space_notice():
-            lines.append(f"Notice: {notice}.")
+        lines = [f"Searches compare in {status.space}.", *await lines_after_switch(app, status)]
         show("\n".join(lines), as_json=False)
 
     with_app(run, settings(project_id))
@@ -88,6 +84,18 @@ def drop(space: str, yes: bool, project_id: str | None) -> None:
         show(f"{status.space} is dropped: {counted(dropped, 'vector')} deleted.", as_json=False)
 
     with_app(run, settings(project_id))
+
+
+async def lines_after_switch(app: App, status: SpaceStatus) -> list[str]:
+    """What to know of the space that searches compare in now."""
+    lines = []
+    if status.missing:
+        lines.append(
+            f"{counted(status.missing, 'text')} of {status.passages} match by their words until they are embedded."
+        )
+    if notice := await app.space_notice():
+        lines.append(f"Notice: {notice}.")
+    return lines
 
 
 def _named(statuses: Sequence[SpaceStatus], name: str) -> SpaceStatus:

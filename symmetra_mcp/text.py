@@ -26,6 +26,7 @@ STAGES: dict[Stage, str] = {
     "read": "Reading rule files",
     "write": "Writing rules",
     "embed": "Embedding rules",
+    "index": "Indexing vectors",
     "vectors": "Copying vectors",
 }
 """What a long call is doing, as a person reads it."""
@@ -101,6 +102,8 @@ def reembed_text(answer: ReembedAnswer) -> str:
     if answer.running:
         return f"{answer.running}. Ask again to hear how far it is; searches go on meanwhile."
     refused = "".join(f"\nNot embedded, found by its words: {line}" for line in answer.refused)
+    refused += "".join(f"\nNot embedded again, found by the vector it had: {line}" for line in answer.kept)
+    refused += f"\nNotice: {answer.notice}." if answer.notice else ""
     switched = f" Searches compared in {answer.switched_from} before." if answer.switched_from else ""
     embedded = f"{counted(answer.embedded, 'text')} embedded in space {answer.space}"
     cost = f" Billed: {_cost(answer.tokens, answer.cost_usd)}." if answer.tokens else ""

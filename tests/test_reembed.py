@@ -16,9 +16,11 @@ from symmetra_mcp.passages import content_hash
 from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.providers.base import Embeddings
 from symmetra_mcp.reembed import ReembedReport, complete_space
+from symmetra_mcp.schemas import reembed_answer
 from symmetra_mcp.stores.base import MatchQuery, SpaceStatus
 from symmetra_mcp.stores.sqlite import SqliteStore
 from symmetra_mcp.testing import FakeProvider
+from symmetra_mcp.text import reembed_text
 from symmetra_mcp.types import Rule, RuleKey, Stage
 
 pytestmark = pytest.mark.anyio
@@ -379,6 +381,37 @@ async def test_a_refused_text_is_asked_again_only_when_forced(store: SqliteStore
     assert (await complete_space(store, taking)).embedded == 0
     report = await complete_space(store, taking, force=True)
     assert (report.embedded, report.refused) == (2, ())
+
+
+async def test_a_text_that_is_refused_now_keeps_its_vector_and_is_named(store: SqliteStore) -> None:
+    await store.upsert_rules([Rule("shop", "bad", "Bad", "forbidden"), *rules(1)])
+    await complete_space(store, CountingProvider())
+    report = await complete_space(store, Refusing(), force=True)
+    assert (report.embedded, report.missing, report.refused) == (1, 0, ())
+    ((beginning, reason),) = report.kept
+    assert "forbidden" in beginning
+    assert reason == "fake refused a text"
+    assert "Not embedded again, found by the vector it had: " in reembed_text(reembed_answer(report))
+
+
+async def test_searches_are_made_quick_before_they_switch_and_what_is_left_is_told(store: SqliteStore) -> None:
+    old, new = CountingProvider("old"), CountingProvider("new")
+    await store.upsert_rules(rules(5))
+    seen: list[tuple[str, int, bool]] = []
+
+    async def make_quick(status: SpaceStatus) -> str:
+        active = await store.active_space()
+        seen.append((str(status.space), status.missing, active == status.space))
+        return "build an index"
+
+    assert (await complete_space(store, old, make_quick=make_quick)).notice == "build an index"
+    report = await complete_space(store, new, make_quick=make_quick)
+    assert (report.switched_from, report.notice) == (old.space, "build an index")
+    assert (await complete_space(store, new, make_quick=make_quick)).notice == "", "nothing is new"
+    await complete_space(store, old, make_quick=make_quick)
+    names = [(name, missing) for name, missing, _ in seen]
+    assert names == [("fake/old@64", 0), ("fake/new@64", 0), ("fake/old@64", 0)]
+    assert [active for _, _, active in seen] == [True, False, False], "the first fill has no searches to switch"
 
 
 async def test_a_model_that_refuses_every_request_is_an_error(store: SqliteStore) -> None:

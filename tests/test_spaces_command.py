@@ -97,7 +97,7 @@ def test_a_move_there_and_back_and_there_again(machine: Machine) -> None:
     assert back.exit_code == 0
     first, second, third = back.stdout.splitlines()
     assert first == "Searches compare in fake/old@64 again; they compared in fake/new@64 before."
-    assert second == "1 text that came since match by their words until they are embedded."
+    assert second == "1 text of 101 match by their words until they are embedded."
     assert third.startswith("Notice: the settings choose fake/new@64")
     assert machine.spaces()["fake/old@64"]["active"]
     again = events(machine.run("migrate", "--rollback", "--json"))

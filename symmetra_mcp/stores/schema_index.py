@@ -6,14 +6,18 @@ import re
 from collections.abc import Callable, Sequence
 from threading import Thread
 
+from symmetra_mcp.config import Settings
 from symmetra_mcp.errors import ConfigError, SchemaError, StoreError, StoreUnavailableError
-from symmetra_mcp.stores.schema_database import Row
+from symmetra_mcp.stores.schema_database import Row, SchemaDatabase
 from symmetra_mcp.stores.schema_direct import DirectDatabase
-from symmetra_mcp.stores.schema_install import IndexAdvice
+from symmetra_mcp.stores.schema_install import IndexAdvice, read_advice
+from symmetra_mcp.stores.schema_open import open_database
 
 IndexProgress = Callable[[str, int, int], None]
 """Told the phase as Postgres names it, how much of it is done, and of how much; 0 where that is not known."""
 
+INDEX_PAYS_FROM = 20_000
+"""Vectors; the database's own advice agrees."""
 _POLL_S = 1.0
 _LOCK = "select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('symmetra-mcp:index')) as locked"
 _UNLOCK = "select pg_catalog.pg_advisory_unlock(pg_catalog.hashtext('symmetra-mcp:index'))"
@@ -53,6 +57,31 @@ def check_can_build(database: DirectDatabase) -> None:
             f"{database.place} is the transaction pooler, and an index is built over one connection that stays: set "
             "`SYMMETRA_DB_URL` to the string of the session pooler (port 5432) or of the direct connection"
         )
+
+
+def index_space(settings: Settings, space_id: str, on_progress: IndexProgress) -> None:
+    """Build one space's index over the connection that the settings give, unless there is one.
+
+    Raises:
+        ConfigError: None of the settings leads to a connection that can.
+        StoreError: The build failed; running it again starts over.
+    """
+    with open_database(settings) as database:
+        direct = direct_only(database)
+        for space in spaces_to_index(read_advice(direct), space_id):
+            build_index(direct, space, on_progress)
+
+
+def direct_only(database: SchemaDatabase) -> DirectDatabase:
+    """A connection as one that can build an index.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(database, DirectDatabase):
+        raise ConfigError("an index is built over one connection that stays: set `SYMMETRA_DB_URL`")
+    check_can_build(database)
+    return database
 
 
 def build_index(database: DirectDatabase, space: IndexAdvice, on_progress: IndexProgress) -> None:

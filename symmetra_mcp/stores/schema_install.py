@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from symmetra_mcp.errors import SchemaError, StoreAccessError
 from symmetra_mcp.stores.schema import LOCK_KEY, Migration, install_body
-from symmetra_mcp.stores.schema_database import Row, SchemaDatabase
+from symmetra_mcp.stores.schema_database import SchemaDatabase
 
 MIN_SERVER = 150_000
 MIN_PGVECTOR = (0, 7)
@@ -189,10 +189,10 @@ def read_status(database: SchemaDatabase, migrations: Sequence[Migration], *, in
     """
     server = database.query(_SERVER)[0]
     recorded = database.query(_VERSIONS) if server["has_versions"] else []
-    advice: list[Row] = []
+    advice: tuple[IndexAdvice, ...] = ()
     if indexes and server["has_advice"] and recorded:
         with suppress(SchemaError):  # another version's, or damaged: the rest is what leads to its repair
-            advice = database.query(_ADVICE)
+            advice = read_advice(database)
     return SchemaStatus(
         place=database.place,
         project_ref=database.project_ref,
@@ -206,8 +206,17 @@ def read_status(database: SchemaDatabase, migrations: Sequence[Migration], *, in
         public_read=bool(server["public_read"]),
         is_locked=bool(server["is_locked"]),
         migrations=_compared(migrations, recorded),
-        indexes=tuple(IndexAdvice(**row) for row in advice),
+        indexes=advice,
     )
+
+
+def read_advice(database: SchemaDatabase) -> tuple[IndexAdvice, ...]:
+    """Which spaces have an index, and which are worth one.
+
+    Raises:
+        StoreError: The database can't be asked, or has not our schema.
+    """
+    return tuple(IndexAdvice(**row) for row in database.query(_ADVICE))
 
 
 def check_server(status: SchemaStatus) -> None:

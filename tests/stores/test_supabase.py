@@ -12,6 +12,8 @@ import pytest
 from supabase_stack.gateway import Fault
 from supabase_stack.project import Project
 
+from symmetra_mcp.app import App
+from symmetra_mcp.config import Settings, load_settings
 from symmetra_mcp.errors import StoreError, StoreUnavailableError
 from symmetra_mcp.passages import passages
 from symmetra_mcp.probes import probe_passages
@@ -20,7 +22,7 @@ from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.reembed import ReembedReport, complete_space
 from symmetra_mcp.search import SearchRequest, search
 from symmetra_mcp.spaces import EmbeddingSpace
-from symmetra_mcp.stores import supabase
+from symmetra_mcp.stores import schema_index, supabase
 from symmetra_mcp.stores.base import MatchQuery, RuleFilter
 from symmetra_mcp.stores.sqlite import SqliteStore
 from symmetra_mcp.stores.supabase import SupabaseStore
@@ -304,3 +306,51 @@ async def test_two_machines_embed_each_text_once_and_one_of_them_switches(projec
     assert [each.space for each in await writer.space_statuses() if each.active] == [providers[0].space]
     assert verified(project) == ""
     await writer.aclose()
+
+
+async def test_a_space_worth_an_index_has_it_before_searches_switch(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def app_of(model: str, **given: str) -> App:
+        address = {"supabase_url": project.url, "supabase_key": project.key, "data_dir": str(tmp_path)}
+        settings = load_settings(**address, **given)
+        return App(settings, SupabaseStore(project.address()), ProviderChoice(FakeProvider(model)))
+
+    def indexed() -> list[str]:
+        advice = "select space_id from symmetra.index_advice() where valid order by space_id"
+        return [space_id for (space_id,) in project.execute(advice)]
+
+    built_while_active = []
+    build = schema_index.index_space
+
+    def watched(settings: Settings, space_id: str, on_progress: schema_index.IndexProgress) -> None:
+        active = project.execute("select space_id from symmetra.spaces join symmetra.state on space_no = active_space")
+        built_while_active.append((space_id, active[0][0]))
+        build(settings, space_id, on_progress)
+
+    monkeypatch.setattr(schema_index, "INDEX_PAYS_FROM", 10)
+    monkeypatch.setattr(schema_index, "index_space", watched)
+    first = app_of("first")
+    try:
+        await first.store.open()
+        await first.store.upsert_rules([rule(f"r{number}", f"Rule number {number}.") for number in range(20)])
+        report = await first.reembed()
+        assert report.notice.startswith("searches are faster with an index: set `SYMMETRA_DB_URL`")
+    finally:
+        await first.aclose()
+    second = app_of("second", db_url=project.db_url)
+    try:
+        report = await second.reembed()
+        assert (report.switched_from, report.notice) == (FakeProvider("first").space, "")
+        assert built_while_active == [("fake/second@64", "fake/first@64")]
+        assert indexed() == ["fake/second@64"]
+    finally:
+        await second.aclose()
+    third = app_of("third", db_url="postgresql://nobody@127.0.0.1:1/none")
+    try:
+        report = await third.reembed()
+        assert report.switched_from == FakeProvider("second").space, "an index is no condition"
+        assert report.notice.startswith("the index that makes searches faster was not built: ")
+        assert report.notice.endswith("Run `symmetra-mcp schema index`")
+    finally:
+        await third.aclose()
