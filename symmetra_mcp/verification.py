@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from symmetra_mcp.errors import SymmetraError, VerificationError
+from symmetra_mcp.errors import (
+    ProviderUnavailableError,
+    QuotaExceededError,
+    RateLimitError,
+    SymmetraError,
+    VerificationError,
+)
 from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.providers.base import checked
 
@@ -34,6 +40,10 @@ _EQUAL = 2e-3
 """Cosines that differ less are equal: an index may keep halves of the digits."""
 _NEAR_COPY = 0.05
 """A text this much nearer to its own question than the rule's is a near copy, and as good an answer."""
+_AT_ONCE = 4
+_PATIENCE_S = 45.0
+"""How long questions are asked again: each has the little time that a search gives it, and a long run hangs on them."""
+_PAUSE_S = 1.0
 _SAME = 0.9999
 """Cosine from which two vectors are one."""
 
@@ -84,8 +94,19 @@ async def _questions(provider: EmbeddingProvider, texts: Sequence[str]) -> NDArr
 
     rows = np.empty((len(texts), provider.space.dimensions), np.float32)
 
+    at_once = anyio.CapacityLimiter(_AT_ONCE)
+    give_up_at = anyio.current_time() + _PATIENCE_S
+
     async def ask(row: int, text: str) -> None:
-        rows[row] = (await provider.embed_query(text)).vectors[0]
+        async with at_once:
+            while True:
+                try:
+                    rows[row] = (await provider.embed_query(text)).vectors[0]
+                    return
+                except (ProviderUnavailableError, RateLimitError) as exc:
+                    if isinstance(exc, QuotaExceededError) or anyio.current_time() >= give_up_at:
+                        raise
+                await anyio.sleep(_PAUSE_S)
 
     try:
         async with anyio.create_task_group() as tasks:

@@ -499,14 +499,14 @@ class SupabaseStore(RuleStore):
     @asynccontextmanager
     async def exclusive(self, task: str, *, wait: bool = True) -> AsyncIterator[bool]:
         owner = str(uuid.uuid4())
-        while not (held := await self._take(task, owner)) and wait:  # noqa: ASYNC110 - other programs set no event
+        while not (held_since := await self._take(task, owner)) and wait:  # noqa: ASYNC110 - other programs set no event
             await anyio.sleep(_LEASE_POLL_S)
-        if not held:
+        if not held_since:
             yield False
             return
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._renew, task, owner)
+                tasks.start_soon(self._renew, task, owner, held_since)
                 try:
                     yield True
                 finally:
@@ -519,11 +519,17 @@ class SupabaseStore(RuleStore):
                 raise group.exceptions[0] from None
             raise
 
-    async def _take(self, task: str, owner: str) -> bool:
-        parameters = {"task": task, "owner": owner, "seconds": _LEASE_S}
-        return bool((await self._client.call("symmetra_take_lease", parameters, writing=True))["held"])
+    async def _take(self, task: str, owner: str) -> str:
+        """Take a task, or hold it longer.
 
-    async def _renew(self, task: str, owner: str) -> None:
+        Returns:
+            Since when it is held without a break, or an empty string where another program has it.
+        """
+        parameters = {"task": task, "owner": owner, "seconds": _LEASE_S}
+        lease = await self._client.call("symmetra_take_lease", parameters, writing=True)
+        return str(lease["since"]) if lease["held"] else ""
+
+    async def _renew(self, task: str, owner: str, held_since: str) -> None:
         """Keep the task while its work runs.
 
         Raises:
@@ -533,7 +539,7 @@ class SupabaseStore(RuleStore):
         while True:
             await anyio.sleep(_RENEW_S)
             try:
-                if not await self._take(task, owner):
+                if await self._take(task, owner) != held_since:  # it may be free again: another has done the work
                     raise StoreUnavailableError(
                         f"another program has taken over the task {task!r}: this machine was not heard of for "
                         f"{_LEASE_S} seconds. What was done is kept; run the same again"

@@ -369,7 +369,7 @@ begin
       where l.owner = excluded.owner or l.held_until < clock_timestamp()
     returning * into held;
   if found then
-    return jsonb_build_object('held', true);
+    return jsonb_build_object('held', true, 'since', held.held_since); -- another `since` is another holding
   end if;
   select * into held from leases as l where l.task = symmetra_take_lease.task;
   return jsonb_build_object('held', false, 'owner', held.owner, 'since', held.held_since);
