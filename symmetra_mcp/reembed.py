@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from symmetra_mcp.embedding_run import EmbeddingRun, Progress, RunLimits, embed_probes
-from symmetra_mcp.errors import SpaceMismatchError
+from symmetra_mcp.errors import SpaceMismatchError, SymmetraError
 from symmetra_mcp.running import Announcement, running_now
 from symmetra_mcp.stores.base import SpaceStatus
-from symmetra_mcp.verification import verify_space
+from symmetra_mcp.verification import OwnTexts, own_texts, verify_space
 
 if TYPE_CHECKING:
     from symmetra_mcp.providers.base import EmbeddingProvider
@@ -153,6 +153,7 @@ class _Completion:
         self._on_progress = on_progress
         self._make_quick = make_quick
         self._progress = Progress()
+        self._asked: OwnTexts | None = None
         self._forced_note = f"forced {provider.space.space_id}"
 
     async def run(self, *, activate: bool) -> ReembedReport:
@@ -164,7 +165,7 @@ class _Completion:
         switched, probed, notice = False, 0, ""
         for _ in range(_ROUNDS):
             before = self._done
-            missing = await self._embed_what_is_missing()
+            missing = await self._embed_what_is_missing(checked_after=switches)
             if missing and self._done > before:
                 continue  # rules came in behind it
             if not missing and (switches or self._done) and self._make_quick is not None:
@@ -198,8 +199,11 @@ class _Completion:
     def _done(self) -> int:
         return self._progress.embedded + len(self._progress.refused)
 
-    async def _embed_what_is_missing(self) -> int:
+    async def _embed_what_is_missing(self, *, checked_after: bool) -> int:
         """One pass over the rules' texts; a forced run begins with one over all of them.
+
+        Args:
+            checked_after: Whether searches switch afterwards.
 
         Returns:
             Texts that have no vector after it.
@@ -228,13 +232,25 @@ class _Completion:
                 progress=self._progress,
                 on_written=written,
             )
-            await work.run(wanted)
+            try:
+                async with anyio.create_task_group() as beside:
+                    if checked_after:
+                        beside.start_soon(self._prepare_check)
+                    await work.run(wanted)
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from None
             await self._remember_refusals()
         self._progress.tokens += await embed_probes(self._store, self._provider, self._limits, again=self._force)
         if self._force:
             await self._store.set_note(self._forced_note, "")
             self._force = False
         return (await _status(self._store, self._space)).missing
+
+    async def _prepare_check(self) -> None:
+        """Have the check's questions embedded while the vendor's limit is waited for, not after."""
+        if self._asked is None:
+            with suppress(SymmetraError):  # then the check asks, and fails where it must
+                self._asked = await own_texts(self._store, self._provider)
 
     async def _remember_refusals(self) -> None:
         """Note which texts the provider does not take, once it has taken one of ours: else the provider is ill.
@@ -255,7 +271,7 @@ class _Completion:
         """
         if not self._done and (await _status(self._store, self._space)).left_at:
             return 0
-        return await verify_space(self._store, self._provider, self._progress.sample)
+        return await verify_space(self._store, self._provider, self._progress.sample, self._asked)
 
 
 async def _plan(store: RuleStore, provider: EmbeddingProvider, *, force: bool) -> ReembedReport:

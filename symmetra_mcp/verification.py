@@ -8,6 +8,7 @@ changed under the same name, or vectors that were cut or damaged on their way do
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -48,13 +49,43 @@ _SAME = 0.9999
 """Cosine from which two vectors are one."""
 
 
-async def verify_space(store: RuleStore, provider: EmbeddingProvider, given: Mapping[str, NDArray[np.float32]]) -> int:
+@dataclass(frozen=True, slots=True)
+class OwnTexts:
+    """Some rules' texts, and themselves as questions.
+
+    Attributes:
+        texts: From all over the store.
+        queries: Each embedded as a search embeds it: shape `(len(texts), dimensions)`.
+    """
+
+    texts: Sequence[Passage]
+    queries: NDArray[np.float32]
+
+
+async def own_texts(store: RuleStore, provider: EmbeddingProvider) -> OwnTexts:
+    """What a check asks for; it may be made while the vectors are.
+
+    Raises:
+        ProviderError: A question could not be embedded.
+        StoreError: The store failed.
+    """
+    texts = await _spread(store, provider)
+    return OwnTexts(texts, await _questions(provider, [text.text for text in texts]))
+
+
+async def verify_space(
+    store: RuleStore,
+    provider: EmbeddingProvider,
+    given: Mapping[str, NDArray[np.float32]],
+    asked: OwnTexts | None = None,
+) -> int:
     """Check the vectors that a store holds in a provider's space.
 
     Args:
         store: Holds them.
         provider: Made them.
         given: Some as the provider gave them, by content hash.
+        asked: What to ask for; by default `own_texts`.
 
     Returns:
         How many rules' texts were asked for.
@@ -71,12 +102,12 @@ async def verify_space(store: RuleStore, provider: EmbeddingProvider, given: Map
         there = stored.get(content_hash)
         if there is None or there.tobytes() != vector.tobytes():
             raise VerificationError(space, f"the vector of text {content_hash} is not the one that was stored")
-    texts = await _spread(store, provider)
-    own = await store.get_vectors(space, [text.content_hash for text in texts])
+    asked = asked or await own_texts(store, provider)
+    own = await store.get_vectors(space, [text.content_hash for text in asked.texts])
     _check_readable(space, own)
     await _check_distinct(store, space)
-    texts = [text for text in texts if text.content_hash in own]
-    queries = await _questions(provider, [text.text for text in texts])
+    rows = [row for row, text in enumerate(asked.texts) if text.content_hash in own]
+    texts, queries = [asked.texts[row] for row in rows], asked.queries[rows]
     nearest = await store.nearest(space, queries, _NEAR_TOP)
     lost = [
         text.content_hash
