@@ -45,6 +45,7 @@ from symmetra_mcp.search import SearchRequest, search  # noqa: E402
 from symmetra_mcp.spaces import EmbeddingSpace  # noqa: E402
 from symmetra_mcp.stores.base import RuleStore  # noqa: E402
 from symmetra_mcp.stores.sqlite import SqliteStore  # noqa: E402
+from symmetra_mcp.terminal import give_way  # noqa: E402
 from symmetra_mcp.types import InputType, Rule  # noqa: E402
 
 PROCESSES = multiprocessing.get_context("spawn")  # a fork would count this process's memory as its own
@@ -172,6 +173,7 @@ def move(place: dict[str, str], url: str, told: Any) -> None:
     providers = sibling("providers")
 
     async def run() -> None:
+        give_way()  # as the command does
         store, provider = store_at(place), providers.provider_of("openai", url)
         await store.open()
         await provider.warm_up()

@@ -36,6 +36,7 @@ from symmetra_mcp.spaces_command import spaces
 from symmetra_mcp.terminal import (
     ProjectId,
     examples,
+    give_way,
     json_option,
     progress,
     project_option,
@@ -358,6 +359,7 @@ def reembed(dry_run: bool, force: bool, as_json: bool) -> None:
             click.echo(f"Waiting for another run: {running or who}", err=True)
 
     async def run(app: App) -> None:
+        give_way()
         with progress() as on_progress:
             report = await app.reembed(force=force, dry_run=dry_run, on_progress=on_progress, on_wait=tell_wait)
         answer = reembed_answer(report)

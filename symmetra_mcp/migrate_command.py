@@ -14,7 +14,7 @@ from symmetra_mcp.errors import SchemaError, SymmetraError
 from symmetra_mcp.migration_story import Story, story_of
 from symmetra_mcp.search import SearchRequest
 from symmetra_mcp.spaces_command import lines_after_switch
-from symmetra_mcp.terminal import examples, settings, with_app
+from symmetra_mcp.terminal import examples, give_way, settings, with_app
 from symmetra_mcp.text import counted
 
 _UNTIL_THEY_ARE_SEEN_S = (0.2, 0.5, 1.0, 2.0)
@@ -136,6 +136,7 @@ async def _migrate(app: App, story: Story, batch_size: int | None, *, dry_run: b
     from symmetra_mcp.schemas import reembed_answer
     from symmetra_mcp.text import reembed_text
 
+    give_way()
     story.request_texts = RunLimits.of(app.providers.chosen, batch_size).request_texts
     report = await app.reembed(
         force=force, dry_run=dry_run, batch_texts=batch_size, on_progress=story.batch, on_wait=story.waiting

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
 _WHOLE_LINES = 100_000
+_NICENESS = 10
 
 
 def examples(*lines: str) -> str:
@@ -76,6 +77,13 @@ def with_app(run: Callable[[App], Awaitable[None]], chosen: Settings | None = No
         anyio.run(body)
     except SymmetraError as exc:
         raise click.ClickException(str(exc)) from None
+
+
+def give_way() -> None:
+    """Leave the processors to whoever searches on this machine meanwhile: nobody waits for a step of long work."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            os.nice(_NICENESS)
 
 
 def settings(project_ref: str | None = None) -> Settings:
