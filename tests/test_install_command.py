@@ -188,6 +188,7 @@ def test_a_folder_that_cannot_be_written_is_told(run: Run, home: Path) -> None:
     assert (refused.exit_code, "can't be written" in refused.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_what_is_written_starts_a_server(run: Run) -> None:
     run("claude-code", "--project", "--env", "SYMMETRA_PROJECT=shop")
     entry = servers_of(by_name["claude-code"], Path(".mcp.json"))["symmetra"]

@@ -46,6 +46,7 @@ def test_server_json_is_made_of_the_settings_and_the_version() -> None:
     assert variables["SYMMETRA_EMBEDDING_BACKEND"]["choices"] == ["auto", "openai", "cohere", "local"]
 
 
+@pytest.mark.slow
 def test_the_registrys_linter_finds_nothing_wrong_and_would(tmp_path: Path) -> None:
     path = tmp_path / "server.json"
     shutil.copy(REPOSITORY / "server.json", path)

@@ -87,6 +87,7 @@ def test_edited_chinese_text_is_matched() -> None:
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.slow
 def test_thousands_of_edited_rules_in_a_file_are_matched_without_comparing_each_with_each() -> None:
     words = [f"w{number}" for number in range(1500)]
     gone = [

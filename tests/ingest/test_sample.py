@@ -59,6 +59,7 @@ def test_re_encodings_give_the_rules_of_the_original(files: ReadFiles) -> None:
         assert by_name[f"{name}.instructions.md"] == bicep, name
 
 
+@pytest.mark.slow
 def test_second_import_changes_nothing_and_ids_are_unique(files: ReadFiles) -> None:
     first = plan_import([], files.parsed, project_id="p")
     assert len({rule.rule_id for rule in first.added}) == len(first.added)

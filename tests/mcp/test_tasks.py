@@ -161,6 +161,7 @@ def test_work_that_fails_is_a_completed_task_with_the_tools_error(tmp_path: Path
 
 
 @pytest.mark.parametrize("force", [False, True])
+@pytest.mark.slow
 def test_the_next_server_goes_on_with_a_task_of_one_that_has_ended(tmp_path: Path, force: bool) -> None:
     async def run() -> tuple[int, int, dict[str, Any]]:
         first = Vendor("new", delay_s=0.05)

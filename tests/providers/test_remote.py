@@ -168,6 +168,7 @@ async def test_a_failure_that_passes_is_tried_again(size: int) -> None:
     assert len(provider.api.requests) == 2
 
 
+@pytest.mark.slow
 async def test_tries_have_an_end() -> None:
     provider = Provider(failing(10**9))
     with pytest.raises(ProviderUnavailableError):

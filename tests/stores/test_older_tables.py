@@ -173,6 +173,7 @@ def test_every_field_of_every_rule_is_carried_over(adopted: Project) -> None:
         assert rule.keywords == tuple(keywords)
 
 
+@pytest.mark.slow
 def test_what_older_programs_write_is_found_by_our_search(adopted: Project, connect: Connect) -> None:
     table = connect(adopted).table("rules")
     fields = {"title": "Circuit breakers", "guidance": "Wrap flaky vendors in a circuit breaker.", "category": "devops"}
@@ -216,6 +217,7 @@ def test_an_emptied_table_there_takes_its_own_rules_only(adopted: Project) -> No
     assert list(ours(adopted)) == ["new"]
 
 
+@pytest.mark.slow
 def test_our_changes_and_removals_arrive_there(adopted: Project) -> None:
     before = ours(adopted)["rule-1"]
     changed = Rule(

@@ -619,6 +619,7 @@ def remount(disk: Path, option: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{option}", disk], check=True)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_refuses_a_change_keeps_the_rules_and_works_again_later(small_disk: Path) -> None:
     folder = small_disk / "data"
     before = [rule(f"r{i}") for i in range(5)]

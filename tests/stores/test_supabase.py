@@ -105,6 +105,7 @@ async def test_a_search_is_one_round_trip(store: SupabaseStore, project: Project
     assert gateway.count() == 2
 
 
+@pytest.mark.slow
 async def test_both_stores_rank_alike(store: SupabaseStore, provider: FakeProvider, tmp_path: Path) -> None:
     rules = generated(60)
     embedded = SqliteStore(tmp_path)
@@ -228,6 +229,7 @@ async def test_writers_at_once_neither_block_each_other_for_good_nor_miscount(
     assert counted[0][0] == counted[0][1]
 
 
+@pytest.mark.slow
 async def test_a_task_of_a_dead_owner_is_taken_over_and_its_owner_is_told(
     store: SupabaseStore, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def refused(project: Project, statement: str, role: str, claims: str = "") -> st
     return ""
 
 
+@pytest.mark.slow
 async def test_no_reading_role_writes_any_table(filled: Project) -> None:
     tables = [name for (name,) in filled.execute(ALL_TABLES)]
     assert len(tables) > 15
@@ -170,6 +171,7 @@ async def test_a_key_of_one_project_sees_that_project_alone(filled: Project) -> 
 
 
 @pytest.mark.parametrize("claim", ['"shop"', "{}", "[]", "[1]", "true"])
+@pytest.mark.slow
 async def test_a_claim_that_is_no_list_of_projects_opens_none(filled: Project, claim: str) -> None:
     import json
 
