@@ -246,6 +246,15 @@ class Settings(BaseSettings):
     project_dir: Path | None = Field(
         default=None, description="The project's folder. Default: `CLAUDE_PROJECT_DIR`, else the working directory."
     )
+    allow_writes: bool = Field(
+        default=False, description="`1` gives assistants the tools `save_rule` and `delete_rule`."
+    )
+    read_only: bool = Field(
+        default=False, description="`1` leaves out every tool that changes anything, `reembed_all` too."
+    )
+    tools: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Tools that assistants get, comma-separated. Default: all."
+    )
     log_level: LogLevel = Field(default="warning", description="What is logged to stderr: debug, info, warning, error.")
 
     @classmethod
@@ -270,6 +279,11 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @field_validator("embedding_model")
     @classmethod

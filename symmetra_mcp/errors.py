@@ -6,6 +6,7 @@ SymmetraError
 ├─ RuleFileError
 ├─ SpaceMismatchError
 ├─ VerificationError
+├─ RuleWriteError
 ├─ ProviderError
 │  ├─ ProviderNotInstalledError (also ImportError)
 │  ├─ ProviderAuthError
@@ -195,3 +196,7 @@ class RuleNotFoundError(StoreError):
     def __init__(self, rule_id: str, message: str) -> None:
         self.rule_id = rule_id
         super().__init__(message)
+
+
+class RuleWriteError(SymmetraError):
+    """A rule can't be saved or deleted as asked; the message says what to do instead."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from symmetra_mcp.search import Omitted, RuleMatch, SearchAnswer
     from symmetra_mcp.stores.base import SpaceStatus
     from symmetra_mcp.types import HealthReport, Rule
+    from symmetra_mcp.writing import Saved
 
 _DIGITS = 3
 _WORDS_SHOWN = 6
@@ -146,6 +147,26 @@ class SpaceAnswer(Answer):
     left_at: str = ""
 
 
+class SavedAnswer(Answer):
+    """Answer of `save_rule`."""
+
+    rule_id: str
+    project_id: str
+    saved: Annotated[bool, Field(description="false: a rule says the same, see nearest")]
+    created: Annotated[bool, Field(description="There was no rule of this id before")] = False
+    nearest: Annotated[NearAnswer | None, Field(description="The other rule that comes closest")] = None
+    notice: Annotated[str, Field(description="Why it is found by its words alone for now")] = ""
+
+
+class DeletedAnswer(Answer):
+    """Answer of `delete_rule`."""
+
+    rule_id: str
+    project_id: str
+    title: str
+    deleted: bool
+
+
 class UsageRowAnswer(Answer):
     """One model's use in one month."""
 
@@ -253,6 +274,31 @@ def _first(lines: list[str]) -> list[str]:
     return lines if more <= 0 else [*lines[:_REFUSED_SHOWN], f"and {more} more"]
 
 
+def saved_answer(saved: Saved) -> SavedAnswer:
+    """What became of a rule that was to be saved."""
+    near = saved.nearest
+    return SavedAnswer(
+        rule_id=saved.rule.rule_id,
+        project_id=saved.rule.project_id,
+        saved=saved.written,
+        created=saved.created,
+        nearest=None
+        if near is None
+        else NearAnswer(
+            rule_id=near.rule.rule_id,
+            project_id=near.rule.project_id,
+            title=near.rule.title,
+            similarity=None if near.similarity is None else round(near.similarity, _DIGITS),
+        ),
+        notice=saved.not_embedded,
+    )
+
+
+def deleted_answer(rule: Rule, *, deleted: bool) -> DeletedAnswer:
+    """What became of a rule that was to go."""
+    return DeletedAnswer(rule_id=rule.rule_id, project_id=rule.project_id, title=rule.title, deleted=deleted)
+
+
 def space_answer(status: SpaceStatus) -> SpaceAnswer:
     """A space for clients."""
     return SpaceAnswer(
@@ -284,8 +330,9 @@ def rule_markdown(rule: Rule) -> str:
         parts.append(f"**Why:** {rule.rationale}")
     if globs:
         parts.append("Applies to: " + ", ".join(f"`{glob}`" for glob in globs))
-    if rule.sources:
-        parts.append("Source: " + ", ".join(str(source) for source in rule.sources))
+    places = ", ".join(str(source) for source in rule.sources if source.path)
+    if places:
+        parts.append(f"Source: {places}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from symmetra_mcp import __version__
 from symmetra_mcp.app import make_app
 from symmetra_mcp.config import Settings, load_settings
-from symmetra_mcp.errors import RuleNotFoundError, SymmetraError
+from symmetra_mcp.errors import ConfigError, RuleNotFoundError, SymmetraError
 from symmetra_mcp.schemas import rule_markdown, search_result
 from symmetra_mcp.scopes import plain_path
 from symmetra_mcp.search import MAX_QUERY_CHARACTERS, SearchRequest
@@ -28,9 +28,11 @@ from symmetra_mcp.text import search_text, unwrapped
 from symmetra_mcp.tools import make_tools, reembed_result
 from symmetra_mcp.types import RuleKey
 from symmetra_mcp.upkeep import Upkeep
+from symmetra_mcp.writing_tools import make_writing_tools
 
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+    from mcp.server.mcpserver.tools import Tool
 
     from symmetra_mcp.app import App
 
@@ -70,6 +72,19 @@ def make_server(app: App) -> MCPServer[App]:
                 tasks.cancel_scope.cancel()
                 await app.aclose()
 
+    tools = _tools(upkeep)
+    names = {"tools/call": ("tool", [tool.name for tool in tools]), "prompts/get": ("prompt", ["review_code"])}
+
+    async def refuse_unknown(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        # A protocol error, as the specification wants it: the SDK answers as if the tool had run and failed.
+        kind, known = names.get(ctx.method, ("", []))
+        asked = (ctx.params or {}).get("name")
+        if kind and isinstance(asked, str) and asked not in known:
+            raise MCPError(
+                code=INVALID_PARAMS, message=f"Unknown {kind}: {asked[:80]!r}. There are: {', '.join(known)}"
+            )
+        return await call_next(ctx)
+
     async def greet(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         answer = await call_next(ctx)
         if ctx.method == "tools/list":
@@ -82,8 +97,8 @@ def make_server(app: App) -> MCPServer[App]:
         version=__version__,
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
-        tools=make_tools(upkeep),
-        middleware=[greet],
+        tools=tools,
+        middleware=[greet, refuse_unknown],
         extensions=[Tasks(app, reembed_result)],
         log_level=_log_level(app.settings),
         cache_hints={"tools/list": CacheHint(ttl_ms=_DAY_MS, scope="public")},
@@ -91,6 +106,33 @@ def make_server(app: App) -> MCPServer[App]:
     _add_resources(server, app)
     _add_prompts(server, app, upkeep)
     return server
+
+
+def _tools(upkeep: Upkeep) -> list[Tool]:
+    """The tools that the settings allow, always in the same order.
+
+    Raises:
+        ConfigError: A setting names a tool that there is not.
+    """
+    settings = upkeep.app.settings
+    every = [*make_tools(upkeep), *make_writing_tools(upkeep)]
+    names = [tool.name for tool in every]
+    unknown = [name for name in settings.tools if name not in names]
+    if unknown:
+        known = ", ".join(names)
+        raise ConfigError(
+            f"`SYMMETRA_TOOLS` names {', '.join(map(repr, unknown))}, which is no tool: there are {known}"
+        )
+    writing = names[len(make_tools(upkeep)) :]
+
+    def allowed(tool: Tool) -> bool:
+        if tool.name in writing and not settings.allow_writes:
+            return False
+        if settings.read_only and not (tool.annotations and tool.annotations.read_only_hint):
+            return False
+        return not settings.tools or tool.name in settings.tools
+
+    return [tool for tool in every if allowed(tool)]
 
 
 def serve(settings: Settings | None = None) -> None:

@@ -11,12 +11,14 @@ from symmetra_mcp.project import STARTER_PROJECT
 
 if TYPE_CHECKING:
     from symmetra_mcp.schemas import (
+        DeletedAnswer,
         EmbeddingAnswer,
         HealthAnswer,
         HitAnswer,
         NearAnswer,
         OmittedAnswer,
         ReembedAnswer,
+        SavedAnswer,
         SearchResult,
         UsageAnswer,
     )
@@ -108,6 +110,30 @@ def reembed_text(answer: ReembedAnswer) -> str:
     embedded = f"{counted(answer.embedded, 'text')} embedded in space {answer.space}"
     cost = f" Billed: {_cost(answer.tokens, answer.cost_usd)}." if answer.tokens else ""
     return f"{embedded}, {answer.missing} of {answer.texts} missing.{cost}{switched}{refused}"
+
+
+def saved_text(answer: SavedAnswer) -> str:
+    """What became of a rule that was to be saved."""
+    name = f"{answer.project_id}/{answer.rule_id}"
+    near = answer.nearest
+    nearest = (
+        f" Nearest: {near.project_id}/{near.rule_id} ({near.title}){_similarity(near.similarity)}." if near else ""
+    )
+    if not answer.saved:
+        step = "Change that rule by its rule_id, or call again with confirm=true."
+        return f"{name} is not saved: another rule says the same.{nearest} {step}"
+    notice = f" Found by its words for now: {answer.notice}" if answer.notice else ""
+    return f"{name} is {'saved' if answer.created else 'changed'}.{nearest}{notice}"
+
+
+def deleted_text(answer: DeletedAnswer) -> str:
+    """What became of a rule that was to go."""
+    name = f"{answer.project_id}/{answer.rule_id} ({answer.title})"
+    if answer.deleted:
+        return f"{name} is deleted."
+    return (
+        f"{name} is still there: nothing is deleted without the user's word. Show it, and call again with confirm=true."
+    )
 
 
 def usage_text(answer: UsageAnswer) -> str:

@@ -58,6 +58,9 @@ DEFAULTS = {
     "starter_rules": True,
     "project": "",
     "project_dir": None,
+    "allow_writes": False,
+    "read_only": False,
+    "tools": (),
     "log_level": "warning",
 }
 

@@ -71,6 +71,8 @@ class _Coverage:
 
     def replaces(self, source: Source) -> bool:
         """Whether the import says all there is to say about this source."""
+        if not source.path:
+            return False  # no file's
         if source.path in self.read:
             return True
         if self.prune_under is None or any(_is_below(source.path, path) for path in (*self.unreadable, *self.partly)):
