@@ -18,6 +18,7 @@ from pydantic import Field
 
 from symmetra_mcp import __version__
 from symmetra_mcp.app import make_app
+from symmetra_mcp.completions import REVIEW_PROMPT, RULE_ADDRESS, add_completions
 from symmetra_mcp.config import Settings, load_settings
 from symmetra_mcp.errors import ConfigError, RuleNotFoundError, SymmetraError
 from symmetra_mcp.schemas import rule_markdown, search_result
@@ -73,7 +74,7 @@ def make_server(app: App) -> MCPServer[App]:
                 await app.aclose()
 
     tools = _tools(upkeep)
-    names = {"tools/call": ("tool", [tool.name for tool in tools]), "prompts/get": ("prompt", ["review_code"])}
+    names = {"tools/call": ("tool", [tool.name for tool in tools]), "prompts/get": ("prompt", [REVIEW_PROMPT])}
 
     async def refuse_unknown(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         # A protocol error, as the specification wants it: the SDK answers as if the tool had run and failed.
@@ -105,6 +106,7 @@ def make_server(app: App) -> MCPServer[App]:
     )
     _add_resources(server, app)
     _add_prompts(server, app, upkeep)
+    add_completions(server, app)
     return server
 
 
@@ -146,7 +148,7 @@ def serve(settings: Settings | None = None) -> None:
 
 def _add_resources(server: MCPServer[App], app: App) -> None:
     @server.resource(
-        "rule://{project_id}/{rule_id}",
+        RULE_ADDRESS,
         title="One rule",
         mime_type="text/markdown",
         description="A whole rule: guidance, rationale, where it applies, where it is written.",
@@ -164,10 +166,11 @@ def _add_resources(server: MCPServer[App], app: App) -> None:
 
 
 def _add_prompts(server: MCPServer[App], app: App, upkeep: Upkeep) -> None:
-    @server.prompt(title="Review code against the team's rules")
+    @server.prompt(REVIEW_PROMPT, title="Review code against the team's rules")
     async def review_code(
         code: Annotated[str, Field(description="The code or diff to review.")],
         file_path: Annotated[str, Field(description="Its file, relative to the project.")] = "",
+        category: Annotated[str, Field(description="Only rules of this category, such as security.")] = "",
     ) -> list[Message]:
         """Review code against the team's rules that apply to it."""
         try:
@@ -175,6 +178,7 @@ def _add_prompts(server: MCPServer[App], app: App, upkeep: Upkeep) -> None:
             request = SearchRequest(
                 query=code[:MAX_QUERY_CHARACTERS],
                 file_path=file_path.strip(),
+                category=category.strip(),
                 limit=_REVIEW_LIMIT,
                 max_tokens=_REVIEW_TOKENS,
             )
