@@ -68,7 +68,8 @@ CLIENTS: tuple[McpClient, ...] = (
         "json",
         ("mcpServers",),
         lambda: _application_data() / "Claude" / "claude_desktop_config.json",
-        then="Quit Claude Desktop and start it again.",
+        then="Quit Claude Desktop and start it again. It starts servers outside of your project: "
+        "--env SYMMETRA_PROJECT_DIR=/path/to/it names one.",
     ),
     McpClient(
         "claude-code",

@@ -10,6 +10,7 @@ import pytest
 from supabase_stack.real import REAL_PROJECT
 
 import symmetra_mcp
+from symmetra_mcp import terminal
 
 pytest_plugins = ["supabase_stack.project"]
 
@@ -49,6 +50,12 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def _no_giving_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that a test runs in this process would lower its priority for good."""
+    monkeypatch.setattr(terminal, "_NICENESS", 0)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -262,3 +264,22 @@ def test_an_account_without_money_stops_the_run_and_the_next_goes_on(
     done = machine.run("reembed")
     assert done.exit_code == 0
     assert done.stdout.startswith("68 texts embedded in space fake/new@64, 0 of 100 missing.")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no niceness there")
+@pytest.mark.parametrize("command", ["migrate", "reembed"])
+def test_a_command_that_embeds_lets_others_go_first(machine: Machine, command: str) -> None:
+    program = (
+        "import os, sys\n"
+        "from symmetra_mcp.__main__ import main\n"
+        f"sys.argv = ['symmetra-mcp', {command!r}]\n"
+        "before = os.nice(0)\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print(os.nice(0) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "10"
