@@ -66,6 +66,7 @@ class Tasks(Extension):
         self._answer = answer
         self._files = TaskFiles(app.settings.data_folder / FOLDER_NAME)
         self._jobs: dict[str, Job] = {}
+        self._unwritten: dict[str, TaskRecord] = {}
 
     @override
     def methods(self) -> list[MethodBinding]:
@@ -138,7 +139,7 @@ class Tasks(Extension):
         named = headers.get(MCP_NAME_HEADER) if headers is not None else None
         if named is not None and decode_header_value(named) != params.task_id:
             raise MCPError(code=HEADER_MISMATCH, message="the Mcp-Name header names another task than params.taskId")
-        record = await to_thread.run_sync(self._files.read, params.task_id)
+        record = self._unwritten.get(params.task_id) or await to_thread.run_sync(self._files.read, params.task_id)
         if record is None:
             raise MCPError(
                 code=INVALID_PARAMS, message="Task not found: it never was, or its time is over. Call the tool again"
@@ -158,7 +159,7 @@ class Tasks(Extension):
         if self._jobs.get(record.task_id) is not job or ended is None:
             return  # cancelled, or the server ends
         await self._keep(ended)
-        del self._jobs[record.task_id]  # only now: until its end can be read, it must look as if it went on
+        self._jobs.pop(record.task_id, None)  # only now: until its end can be read, it must look as if it went on
         self._app.jobs.heard(job)
 
     def _ended(self, record: TaskRecord, job: Job) -> TaskRecord | None:
@@ -181,4 +182,5 @@ class Tasks(Extension):
         try:
             await to_thread.run_sync(self._files.write, record)
         except OSError as exc:
-            logger.warning("the end of task %s could not be kept: %s", record.task_id[:6], exc)
+            self._unwritten[record.task_id] = record  # else whoever asks would have the work done again
+            logger.warning("the end of a task is kept in memory alone: %s", exc)

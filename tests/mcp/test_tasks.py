@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from symmetra_mcp.app import App
 from symmetra_mcp.errors import ProviderUnavailableError
 from symmetra_mcp.server import make_server
+from symmetra_mcp.task_files import TaskFiles, TaskRecord
 from symmetra_mcp.testing import FakeProvider
 
 TASKS = "io.modelcontextprotocol/tasks"
@@ -212,3 +213,26 @@ def test_where_no_task_can_be_kept_the_call_follows_the_work(tmp_path: Path) -> 
 
     done = anyio.run(run)
     assert (done.structured_content["embedded"], done.structured_content["missing"]) == (RULES, 0)
+
+
+def test_an_end_that_cannot_be_written_is_told_and_the_work_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> tuple[dict[str, Any], int]:
+        new = Vendor("new", delay_s=0.02)
+        app = await made_app(tmp_path, new, (FakeProvider("old"),))
+        async with client_of(app) as client:
+            begun = await begin(client, confirm=True, force=True)
+
+            def full(files: TaskFiles, record: TaskRecord) -> None:
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(TaskFiles, "write", full)
+            task = await ended(client, begun.task_id)
+            sent = len(new.embedded)
+            assert await ask(client, "tasks/get", begun.task_id) == task
+            await anyio.sleep(0.1)
+            return task, len(new.embedded) - sent
+
+    task, sent_again = anyio.run(run)
+    assert (task["status"], sent_again) == ("completed", 0)
