@@ -69,6 +69,8 @@ run that ends is resumed by the next."""
 RETRY_ALLOWANCE = 10.0
 RETRIES_PER_SUCCESS = 0.1
 """Retries are at most a tenth of the requests, and ten: a vendor in trouble is not asked twice as often."""
+OUT_OF_RETRIES_PAUSE_S = 5.0
+"""How long a batch waits for its next try when that allowance is used up; nobody waits for a single batch."""
 SLOW_FACTOR = 6
 """Deviations by which an answer may be slower than usual."""
 SHORTEST_TIMEOUT_S = 1.5
@@ -439,7 +441,8 @@ class RemoteProvider(EmbeddingProvider):
                 if hopeless or attempt + 1 == BATCH_ATTEMPTS:
                     raise
                 if not isinstance(exc, RateLimitError) and self.breaker.state == "closed" and not self._may_retry():
-                    raise
+                    # Answers of requests that went out before an outage keep the breaker closed while others fail.
+                    pause_s = max(pause_s, OUT_OF_RETRIES_PAUSE_S)
                 await anyio.sleep(pause_s)
         raise AssertionError("unreachable")  # the last attempt returns or raises
 

@@ -222,6 +222,21 @@ async def test_retries_are_a_tenth_of_the_requests_at_most() -> None:
     assert answered > 10
 
 
+async def test_batches_outlast_an_outage_that_answers_of_earlier_requests_hide(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = [0]
+
+    def every_other(texts: Sequence[str]) -> ProviderError | None:
+        turn[0] += 1
+        return DOWN if turn[0] % 2 else None
+
+    provider = Provider(every_other)
+    monkeypatch.setattr(provider, "_pause_s", lambda error, attempt: 0.0)
+    monkeypatch.setattr(remote, "OUT_OF_RETRIES_PAUSE_S", 0.01)
+    for number in range(int(remote.RETRY_ALLOWANCE) * 3):
+        await provider.embed_documents([f"text {number}", "another"])
+    assert provider.breaker.state == "closed"
+
+
 async def test_a_provider_that_is_down_is_left_alone() -> None:
     provider = Provider(failing(10**9))
     with pytest.raises(ProviderUnavailableError):

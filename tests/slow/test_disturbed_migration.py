@@ -86,7 +86,7 @@ def test_a_vendor_that_is_down_for_a_while_is_waited_for(
     lines_until(process.stderr, "Batch 2 of")
     with vendor.failing(Fault.UNAVAILABLE):
         time.sleep(12)
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
     assert "Migration complete." in finished(process)
     assert is_moved(request, environment)
 
