@@ -125,7 +125,8 @@ def title_of(text: str, heading_path: Sequence[str], *, suggested: str = "") -> 
     title = shorten(_first_clause(plain(_FIELD_LEAD.sub("", body))))
     if len(title) > 2 and not is_label(title):
         return title
-    return shorten(_NUMBER.sub("", heading_path[-1])) if heading_path else title or "Untitled rule"
+    heading = shorten(_NUMBER.sub("", heading_path[-1])) if heading_path else ""
+    return heading or title or "Untitled rule"  # a heading may be all marks
 
 
 def _names_something(lead: str) -> bool:

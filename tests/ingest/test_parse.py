@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from symmetra_mcp.ingest.dialects import dialect_of
@@ -25,6 +25,7 @@ def parse(path: str, data: bytes) -> ParsedFile:
 
 @settings(max_examples=300, deadline=None)
 @given(path=PATHS, lines=st.lists(LINES, max_size=25))
+@example(path="AGENTS.md", lines=["```", "===", "<tag>", "~~~", "# A", "# A", "# A", "~~~"])  # a heading of marks alone
 def test_whatever_the_lines_rules_have_a_title_a_size_and_a_place(path: str, lines: list[str]) -> None:
     for statement in parse(path, "\n".join(lines).encode()).statements:
         source = statement.sources[0]
