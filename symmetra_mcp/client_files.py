@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from typing import Any
 from symmetra_mcp.clients import SERVER_NAME, McpClient
 from symmetra_mcp.errors import ConfigError
 from symmetra_mcp.jsonc import JsoncError, parsed, with_member, without_member
+from symmetra_mcp.whole_files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +65,14 @@ def write_change(change: FileChange) -> FileChange:
     backup = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = 0o600  # keys may come into it
         if change.before is not None:
+            mode = path.stat().st_mode & 0o777
             backup = _backup_path(path)
-            _write(backup, change.before, like=path)
+            write_whole(backup, change.before, mode=mode)
         if (path.read_bytes() if path.exists() else None) != change.before:
             raise ConfigError(f"{str(path)!r} has just been changed by another program: try again")
-        _write(path, change.after, like=path)
+        write_whole(path, change.after, mode=mode)
     except OSError as exc:
         raise ConfigError(f"{str(path)!r} can't be written: {exc.strerror or exc}") from None
     return FileChange(change.path, change.before, change.after, backup)
@@ -126,19 +127,3 @@ def _backup_path(path: Path) -> Path:
     stem = f"{path.name}.backup-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     candidates = (path.with_name(stem if not number else f"{stem}-{number}") for number in range(1000))
     return next(candidate for candidate in candidates if not candidate.exists())
-
-
-def _write(path: Path, content: bytes, *, like: Path) -> None:
-    """Write a file in one step, as readable for others as `like`, and for nobody else where that is not there."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if like.exists():
-            os.chmod(name, like.stat().st_mode & 0o777)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

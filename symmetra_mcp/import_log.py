@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from symmetra_mcp.whole_files import write_whole
 
 FILE_NAME = "imports.json"
 
@@ -51,11 +51,4 @@ def forget_project(folder: Path, project_id: str) -> None:
 
 def _write(folder: Path, records: Sequence[ImportRecord]) -> None:
     entries = [{"project_id": entry.project_id, "root": entry.root, "paths": entry.paths} for entry in records]
-    handle, name = tempfile.mkstemp(prefix=FILE_NAME, dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(entries, file, indent=1)
-        Path(name).replace(folder / FILE_NAME)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(folder / FILE_NAME, json.dumps(entries, indent=1).encode())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import tempfile
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+
+from symmetra_mcp.whole_files import write_whole
 
 FOLDER_NAME = "tasks"
 TTL_MS = 86_400_000
@@ -98,16 +98,7 @@ class TaskFiles:
             OSError: The folder can't be written.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".task", dir=self._folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(record.model_dump_json(by_alias=True, exclude_none=True))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path(record.task_id))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(self._path(record.task_id), record.model_dump_json(by_alias=True, exclude_none=True).encode())
         self._delete_old()
 
     def _delete_old(self) -> None:

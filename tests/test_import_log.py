@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_other(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(json, "dump", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             record_import(tmp_path, DOCS)
     assert read_imports(tmp_path) == [SHOP]
