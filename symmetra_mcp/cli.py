@@ -20,7 +20,7 @@ import click
 
 from symmetra_mcp import __version__, terminal
 from symmetra_mcp.app import App
-from symmetra_mcp.errors import ProviderError
+from symmetra_mcp.errors import ConfigError, ProviderError
 from symmetra_mcp.install_command import install
 from symmetra_mcp.migrate_command import migrate
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
@@ -86,7 +86,10 @@ def serve() -> None:
     settings = terminal.settings()
     if sys.stdin.isatty():
         click.echo("symmetra-mcp serves MCP over stdio: a client talks to it. Ctrl-C ends it.", err=True)
-    serve_stdio(settings)
+    try:
+        serve_stdio(settings)
+    except ConfigError as exc:
+        raise click.ClickException(str(exc)) from None
     # Everything is closed and committed. What Python would still do takes half a second, and waits for threads that may
     # hang; a client that closes its end gives two seconds before it kills.
     sys.stderr.flush()

@@ -86,7 +86,7 @@ def _lines(
         return [*lines, "Nothing was changed."]
     if backup is not None:
         lines.append(f"The former file is {backup}.")
-    return [*lines, client.then] if client.then else lines
+    return lines if entry is None else [*lines, client.then]
 
 
 def _environment(pairs: tuple[str, ...]) -> dict[str, str]:

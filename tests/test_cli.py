@@ -515,3 +515,12 @@ def test_rules_of_another_project_answer_only_where_all_are_asked_for(run: Run, 
     assert "Always paint the card numbers of the bike shed green" in everywhere
     assert "(project sheds)" in everywhere
     assert "(project shop)" in everywhere
+
+
+@pytest.mark.slow
+def test_a_tool_that_is_not_there_ends_the_server_with_one_line(python: str) -> None:
+    environment = {**os.environ, "SYMMETRA_TOOLS": "serach_rules"}
+    program = [python, "-m", "symmetra_mcp"]
+    done = subprocess.run(program, input="", env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "`SYMMETRA_TOOLS` names 'serach_rules', which is no tool" in done.stderr
