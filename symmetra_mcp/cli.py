@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,7 +19,7 @@ import click
 
 from symmetra_mcp import __version__, terminal
 from symmetra_mcp.app import App
-from symmetra_mcp.errors import ConfigError, ProviderError
+from symmetra_mcp.errors import ProviderError
 from symmetra_mcp.install_command import install
 from symmetra_mcp.migrate_command import migrate
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
@@ -78,22 +77,23 @@ def cli(ctx: click.Context) -> None:
         ctx.invoke(serve)
 
 
-@cli.command()
-def serve() -> None:
-    """Serve MCP over stdio until the client closes it."""
-    from symmetra_mcp.server import serve as serve_stdio
+@cli.command(
+    epilog=examples(
+        "symmetra-mcp serve --read-only                        # nothing that changes anything",
+        "symmetra-mcp serve --tools search_rules,health_check  # these two alone",
+    )
+)
+@click.option("--read-only", is_flag=True, help="Leave out every tool that changes anything.")
+@click.option("--allow-writes", is_flag=True, help="Let the assistant save and delete rules.")
+@click.option("--tools", metavar="NAMES", help="Tools that the assistant gets, comma-separated.")
+def serve(read_only: bool, allow_writes: bool, tools: str | None) -> None:
+    """Serve MCP over stdio until the client closes it. The options win over the settings."""
+    from symmetra_mcp.stdio.front import open_front
+    from symmetra_mcp.stdio.start import run
 
-    settings = terminal.settings()
-    if sys.stdin.isatty():
-        click.echo("symmetra-mcp serves MCP over stdio: a client talks to it. Ctrl-C ends it.", err=True)
-    try:
-        serve_stdio(settings)
-    except ConfigError as exc:
-        raise click.ClickException(str(exc)) from None
-    # Everything is closed and committed. What Python would still do takes half a second, and waits for threads that may
-    # hang; a client that closes its end gives two seconds before it kills.
-    sys.stderr.flush()
-    os._exit(0)
+    given = {"read_only": read_only or None, "allow_writes": allow_writes or None, "tools": tools}
+    flags = {name: value for name, value in given.items() if value is not None}
+    run(open_front(flags), flags)
 
 
 @cli.command(

@@ -19,11 +19,12 @@ from pydantic import Field
 from symmetra_mcp import __version__
 from symmetra_mcp.app import make_app
 from symmetra_mcp.completions import REVIEW_PROMPT, RULE_ADDRESS, add_completions
-from symmetra_mcp.config import Settings, load_settings
+from symmetra_mcp.config import Settings
 from symmetra_mcp.errors import ConfigError, RuleNotFoundError, SymmetraError
 from symmetra_mcp.schemas import rule_markdown, search_result
 from symmetra_mcp.scopes import plain_path
 from symmetra_mcp.search import MAX_QUERY_CHARACTERS, SearchRequest
+from symmetra_mcp.stdio.serving import serve as serve_stdio
 from symmetra_mcp.task_extension import Tasks
 from symmetra_mcp.text import search_text, unwrapped
 from symmetra_mcp.tools import make_tools, reembed_result
@@ -34,8 +35,10 @@ from symmetra_mcp.writing_tools import make_writing_tools
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
     from mcp.server.mcpserver.tools import Tool
+    from mcp.server.models import InitializationOptions
 
     from symmetra_mcp.app import App
+    from symmetra_mcp.stdio.front import Front
 
 INSTRUCTIONS = unwrapped("""
 Search the team's coding and architecture rules before you write, change or review code, and before a design
@@ -58,9 +61,17 @@ _DAY_MS = 86_400_000
 _BACKTICKS = re.compile("`+")
 
 
-def make_server(app: App) -> MCPServer[App]:
-    """The server over an app; the app is closed when the server stops."""
-    upkeep = Upkeep(app)
+def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
+    """The server over an app; the app is closed when the server stops.
+
+    Args:
+        app: What its tools do.
+        upkeep: What it does beside answering; by default one that begins with the first list of tools.
+
+    Raises:
+        ConfigError: A setting names a tool that there is not.
+    """
+    upkeep = upkeep or Upkeep(app)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[App]) -> AsyncIterator[App]:
@@ -137,13 +148,26 @@ def _tools(upkeep: Upkeep) -> list[Tool]:
     return [tool for tool in every if allowed(tool)]
 
 
-def serve(settings: Settings | None = None) -> None:
+def serve(settings: Settings, front: Front) -> None:
     """Serve over stdio until the client closes it.
+
+    Args:
+        settings: The settings.
+        front: Has the client's pipes.
 
     Raises:
         ConfigError: A setting can't be used.
     """
-    make_server(make_app(settings or load_settings())).run("stdio")
+    upkeep = Upkeep(make_app(settings))
+    if front.listed:
+        upkeep.greeted()
+    server = make_server(upkeep.app, upkeep)
+    anyio.run(serve_stdio, server._lowlevel_server, initialization_options(server), front)
+
+
+def initialization_options(server: MCPServer[App]) -> InitializationOptions:
+    """What a server says of itself in the handshake."""
+    return server._lowlevel_server.create_initialization_options()
 
 
 def _add_resources(server: MCPServer[App], app: App) -> None:

@@ -1,0 +1,47 @@
+"""A server from its first message to its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from symmetra_mcp.config import load_settings
+from symmetra_mcp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from symmetra_mcp.stdio.front import Front
+
+_FLUSH_S = 0.5
+
+
+def run(front: Front, flags: Mapping[str, Any]) -> NoReturn:
+    """Serve until the client is gone, and end the process: with 0, or with 1 where it can't start.
+
+    Args:
+        front: Has the client's pipes, and answers already.
+        flags: Settings that the command line gave.
+    """
+    if front.wire.is_terminal:
+        sys.stderr.write("symmetra-mcp serves MCP over stdio: a client talks to it. Ctrl-C ends it.\n")
+    code = 0
+    try:
+        settings = load_settings(**flags)  # tells what is wrong before the SDK is imported
+        from symmetra_mcp.server import serve
+
+        serve(settings, front)
+    except ConfigError as exc:
+        front.fail(str(exc))
+        sys.stderr.write(f"Error: {exc}\n")
+        code = 1
+    except BaseException:
+        front.fail("symmetra-mcp has failed: its log, which your editor keeps, tells why")
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    # Everything is closed and committed. What Python would still do takes half a second, and waits for threads that may
+    # hang; a client that closes its end gives two seconds before it kills.
+    front.wire.finish(_FLUSH_S)
+    sys.stderr.flush()
+    os._exit(code)
