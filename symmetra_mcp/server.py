@@ -11,7 +11,7 @@ import anyio
 from mcp.server.caching import CacheHint
 from mcp.server.mcpserver import MCPServer, ResourceSecurity
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
-from mcp.server.mcpserver.prompts.base import Message, UserMessage
+from mcp.server.mcpserver.prompts.base import Message, Prompt, UserMessage
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 from pydantic import Field
@@ -21,6 +21,7 @@ from symmetra_mcp.app import make_app
 from symmetra_mcp.completions import REVIEW_PROMPT, RULE_ADDRESS, add_completions
 from symmetra_mcp.config import Settings
 from symmetra_mcp.errors import ConfigError, RuleNotFoundError, SymmetraError
+from symmetra_mcp.request_checks import refuse_unknown
 from symmetra_mcp.schemas import rule_markdown, search_result
 from symmetra_mcp.scopes import plain_path
 from symmetra_mcp.search import MAX_QUERY_CHARACTERS, SearchRequest
@@ -34,6 +35,7 @@ from symmetra_mcp.writing_tools import make_writing_tools
 
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+    from mcp.server.mcpserver.prompts.base import Prompt
     from mcp.server.mcpserver.tools import Tool
     from mcp.server.models import InitializationOptions
 
@@ -85,17 +87,12 @@ def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
                 await app.aclose()
 
     tools = _tools(upkeep)
-    names = {"tools/call": ("tool", [tool.name for tool in tools]), "prompts/get": ("prompt", [REVIEW_PROMPT])}
 
-    async def refuse_unknown(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        # A protocol error, as the specification wants it: the SDK answers as if the tool had run and failed.
-        kind, known = names.get(ctx.method, ("", []))
-        asked = (ctx.params or {}).get("name")
-        if kind and isinstance(asked, str) and asked not in known:
-            raise MCPError(
-                code=INVALID_PARAMS, message=f"Unknown {kind}: {asked[:80]!r}. There are: {', '.join(known)}"
-            )
-        return await call_next(ctx)
+    def list_tools() -> list[Tool]:
+        return server._tool_manager.list_tools()
+
+    def list_prompts() -> list[Prompt]:
+        return server._prompt_manager.list_prompts()
 
     async def greet(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         answer = await call_next(ctx)
@@ -110,7 +107,7 @@ def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
         tools=tools,
-        middleware=[greet, refuse_unknown],
+        middleware=[greet, refuse_unknown(list_tools, list_prompts)],
         extensions=[Tasks(app, reembed_result)],
         log_level=_log_level(app.settings),
         cache_hints={"tools/list": CacheHint(ttl_ms=_DAY_MS, scope="public")},

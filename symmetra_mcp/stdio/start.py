@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,6 +30,8 @@ def run(front: Front, flags: Mapping[str, Any]) -> NoReturn:
     code = 0
     try:
         settings = load_settings(**flags)  # tells what is wrong before the SDK is imported
+        # The SDK would take Rich, which draws boxes around tracebacks: editors keep logs line by line.
+        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
         from symmetra_mcp.server import serve
 
         serve(settings, front)

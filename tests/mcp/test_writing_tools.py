@@ -226,13 +226,25 @@ def test_tools_that_write_say_so(tmp_path: Path) -> None:
     anyio.run(run)
 
 
-def test_a_prompt_that_is_not_there_is_told_as_the_protocol_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments", "problem"),
+    [
+        ("reviw_code", {}, "Unknown prompt: 'reviw_code'. There are: review_code"),
+        ("review_code", {}, "review_code needs the argument 'code'; it takes code, file_path, category"),
+        ("review_code", {"code": "x", "language": "c"}, "unknown argument 'language': review_code takes"),
+    ],
+)
+def test_a_wrong_prompt_is_told_as_the_protocol_says(
+    tmp_path: Path, name: str, arguments: dict[str, str], problem: str
+) -> None:
     async def run() -> tuple[int, str]:
         async with Client(make_server(app_in(tmp_path))) as client:
             try:
-                await client.get_prompt("reviw_code", {})
+                await client.get_prompt(name, arguments)
             except MCPError as exc:
                 return exc.error.code, exc.error.message
         return 0, ""
 
-    assert anyio.run(run) == (-32602, "Unknown prompt: 'reviw_code'. There are: review_code")
+    code, told = anyio.run(run)
+    assert code == -32602
+    assert told.startswith(problem)
