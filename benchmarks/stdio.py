@@ -40,6 +40,18 @@ def echo(query: str) -> str:
     return query
 server.run("stdio")
 """
+MODEL_LOAD = """
+import time
+began = time.perf_counter()
+import anyio
+from symmetra_mcp.providers.local import LocalProvider
+async def load():
+    provider = LocalProvider()
+    await provider.warm_up()
+    await provider.embed_query("one")
+anyio.run(load)
+print((time.perf_counter() - began) * 1000)
+"""
 QUERIES = (
     "retry a failed HTTP call with backoff",
     "where to validate user input",
@@ -176,9 +188,11 @@ def p95(values: list[float]) -> float:
 
 def compare_starts(runs: int, data: Path, bare: list[str], ours: list[str]) -> None:
     figures: dict[str, list[float]] = {
-        name: [] for name in ("bare list", "our list", "bare call", "our search", "bare MB", "our MB")
+        name: [] for name in ("bare list", "our list", "bare call", "our search", "bare MB", "our MB", "floor")
     }
     for _ in range(runs):
+        done = subprocess.run([sys.executable, "-c", MODEL_LOAD], capture_output=True, text=True, check=True)
+        load = float(done.stdout)
         for name, command, tool in (("bare", bare, "echo"), ("our", ours, "search_rules")):
             with Session(command, environment(data)) as session:
                 figures[f"{name} list"].append(session.start())
@@ -187,11 +201,13 @@ def compare_starts(runs: int, data: Path, bare: list[str], ours: list[str]) -> N
                     (time.perf_counter() - session.began) * 1000
                 )
                 figures[f"{name} MB"].append(session.memory_mb())
+        figures["floor"].append(figures["bare call"][-1] + load)
     medians = {name: statistics.median(values) for name, values in figures.items()}
     print(f"{'process start to':28} {'bare SDK':>10} {'ours':>10} {'ratio':>7}   (median of {runs}, ms)")
     for label, one, other in (
         ("tools/list answered", "bare list", "our list"),
         ("first tool answer", "bare call", "our search"),
+        ("the same, and a model's load", "floor", "our search"),
         ("memory after it, MB", "bare MB", "our MB"),
     ):
         print(f"{label:28} {medians[one]:10.0f} {medians[other]:10.0f} {medians[other] / medians[one]:7.2f}")
