@@ -11,6 +11,7 @@ MAX_DEPTH = 40
 
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = "tag:yaml.org,2002:null"
+_NESTING_PROBLEM = "exceeded maximum nesting depth"
 
 
 class TextLoader(_BaseLoader):  # type: ignore[misc]  # chosen when PyYAML is imported: with libyaml or without
@@ -52,11 +53,18 @@ def check_depth(text: str) -> None:
     Raises:
         yaml.YAMLError: It does, or is not YAML.
     """
+    too_deep = f"nested more than {MAX_DEPTH} levels deep"
     depth = 0
-    for event in yaml.parse(text, Loader=TextLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise yaml.YAMLError(f"nested more than {MAX_DEPTH} levels deep")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+    try:
+        for event in yaml.parse(text, Loader=TextLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise yaml.YAMLError(too_deep)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except yaml.MarkedYAMLError as exc:
+        # libyaml 0.2.6 (in PyYAML 6.0.4) has a limit of its own, and meets it while it looks ahead of the first event.
+        if exc.problem == _NESTING_PROBLEM:
+            raise yaml.YAMLError(too_deep) from None
+        raise
