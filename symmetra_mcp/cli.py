@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 15.0
 """How long a search on the command line waits for a vendor to embed what is new."""
 _STDIN_CHUNK = 65_536
+_LOOPBACK, _PORT = "127.0.0.1", 8000
 
 
 @click.group(
@@ -81,18 +82,39 @@ def cli(ctx: click.Context) -> None:
     epilog=examples(
         "symmetra-mcp serve --read-only                        # nothing that changes anything",
         "symmetra-mcp serve --tools search_rules,health_check  # these two alone",
+        "symmetra-mcp serve --http                             # http://127.0.0.1:8000/mcp",
+        "symmetra-mcp serve --http --host 0.0.0.0              # SYMMETRA_HTTP_TOKEN and SYMMETRA_HTTP_URL are set",
     )
+)
+@click.option("--http", "over_http", is_flag=True, help="Serve Streamable HTTP at /mcp instead of stdio.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    help="With --http: where to listen; 127.0.0.1 by default. Any address that other machines reach needs tokens "
+    "(SYMMETRA_HTTP_TOKEN or SYMMETRA_HTTP_ISSUER), and a proxy before it that speaks TLS: this server doesn't.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="With --http: 8000 by default; 0 takes a port that is free."
 )
 @click.option("--read-only", is_flag=True, help="Leave out every tool that changes anything.")
 @click.option("--allow-writes", is_flag=True, help="Let the assistant save and delete rules.")
 @click.option("--tools", metavar="NAMES", help="Tools that the assistant gets, comma-separated.")
-def serve(read_only: bool, allow_writes: bool, tools: str | None) -> None:
-    """Serve MCP over stdio until the client closes it. The options win over the settings."""
+def serve(
+    over_http: bool, host: str | None, port: int | None, read_only: bool, allow_writes: bool, tools: str | None
+) -> None:
+    """Serve MCP: over stdio until the client closes it, or over HTTP. The options win over the settings."""
+    if not over_http and (host is not None or port is not None):
+        raise click.UsageError("--host and --port go with --http")
+    given = {"read_only": read_only or None, "allow_writes": allow_writes or None, "tools": tools}
+    flags = {name: value for name, value in given.items() if value is not None}
+    if over_http:
+        from symmetra_mcp.http.serving import run as run_http
+
+        run_http(_LOOPBACK if host is None else host, _PORT if port is None else port, flags)
+
     from symmetra_mcp.stdio.front import open_front
     from symmetra_mcp.stdio.start import run
 
-    given = {"read_only": read_only or None, "allow_writes": allow_writes or None, "tools": tools}
-    flags = {name: value for name, value in given.items() if value is not None}
     run(open_front(flags), flags)
 
 

@@ -47,10 +47,25 @@ _KEYS_OF_ADDRESSES = {
 }
 _OF_THE_PROJECTS_OWN_DATABASE = frozenset({"plain_supabase_url", "plain_supabase_key", "supabase_service_role_key"})
 """Names that count from the environment alone: in a project's `.env` they belong to the application that it builds."""
+_WHO_MAY_COME_IN = frozenset(
+    {
+        "http_token",
+        "http_issuer",
+        "http_jwks_url",
+        "http_key_file",
+        "http_audience",
+        "http_scopes",
+        "http_url",
+        "http_allowed_hosts",
+        "http_allowed_origins",
+    }
+)
+"""Likewise: the `.env` of somebody else's project would let them in."""
 _PRIVATE_HOST = re.compile(
     r"localhost|127\.[\d.]+|::1|10\.[\d.]+|192\.168\.[\d.]+|172\.(1[6-9]|2\d|3[01])\.[\d.]+|[^.:]+|.+\.(local|internal|lan)"
 )
 """Hosts that a key may travel to without TLS."""
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 _REF = re.compile(r"[a-z]{20}")
 _PROJECT_REF = re.compile(r"([a-z]{20})\.supabase\.(?:co|in|net)")
 _PROJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -92,7 +107,7 @@ class _ProjectFile(_WithoutUnset):
     def __call__(self) -> dict[str, Any]:
         from_environment = {_field_named(name) for name in self._environment()}
         held_back = {url for url, keys in _KEYS_OF_ADDRESSES.items() if from_environment & keys}
-        held_back |= _OF_THE_PROJECTS_OWN_DATABASE
+        held_back |= _OF_THE_PROJECTS_OWN_DATABASE | _WHO_MAY_COME_IN
         return {name: value for name, value in super().__call__().items() if _field_named(name) not in held_back}
 
 
@@ -255,6 +270,33 @@ class Settings(BaseSettings):
     tools: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Tools that assistants get, comma-separated. Default: all."
     )
+    http_token: SecretStr | None = Field(
+        default=None,
+        description="For `serve --http`: the token that every client sends, 32 characters or more. This and the other "
+        "settings of HTTP count from the environment alone.",
+    )
+    http_issuer: str = Field(default="", description="Who issues the signed tokens (JWT) that clients send instead.")
+    http_jwks_url: str = Field(default="", description="Address of the issuer's public keys, as a JWK set.")
+    http_key_file: Path | None = Field(
+        default=None, description="The same keys in a file instead: a JWK set, or a public key as PEM."
+    )
+    http_audience: str = Field(
+        default="", description="Whom such a token must be meant for. Default: the server's own address."
+    )
+    http_scopes: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Scopes that such a token must have, comma-separated."
+    )
+    http_url: str = Field(
+        default="", description="Address by which clients reach the server, such as `https://rules.example.com/mcp`."
+    )
+    http_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Further hosts that clients may name, comma-separated, each with its port if any.",
+    )
+    http_allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Web pages that may call the server, comma-separated, such as `https://app.example.com`.",
+    )
     log_level: LogLevel = Field(default="warning", description="What is logged to stderr: debug, info, warning, error.")
 
     @classmethod
@@ -280,7 +322,7 @@ class Settings(BaseSettings):
     def _lower(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("tools", mode="before")
+    @field_validator("tools", "http_scopes", "http_allowed_hosts", "http_allowed_origins", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
@@ -296,6 +338,30 @@ class Settings(BaseSettings):
     def _safe_url(cls, value: str) -> str:
         return _checked_url(value.strip()) if value.strip() else ""
 
+    @field_validator("http_issuer", "http_jwks_url", "http_url")
+    @classmethod
+    def _safe_url_to_the_letter(cls, value: str) -> str:
+        if value.strip():
+            _checked_url(value.strip())
+        return value.strip()  # tokens are compared with it
+
+    @field_validator("http_allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"a host is a name and perhaps a port, as in `rules.example.com:8443`, not {host!r}")
+        return tuple(host.lower() for host in value)
+
+    @field_validator("http_allowed_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            scheme, separator, host = origin.partition("://")
+            if scheme not in ("http", "https") or not separator or not _HOST.fullmatch(host):
+                raise ValueError(f"an origin is scheme and host, as in `https://app.example.com`, not {origin!r}")
+        return tuple(origin.lower() for origin in value)
+
     @field_validator(
         "openai_api_key",
         "cohere_api_key",
@@ -305,6 +371,7 @@ class Settings(BaseSettings):
         "supabase_service_role_key",
         "supabase_access_token",
         "db_url",
+        "http_token",
     )
     @classmethod
     def _trimmed(cls, value: SecretStr | None) -> SecretStr | None:
@@ -338,7 +405,7 @@ class Settings(BaseSettings):
         parts = [part.strip() for part in value.split(os.pathsep)]
         return () if value.strip().lower() in {"0", "off", "false", "no"} else tuple(part for part in parts if part)
 
-    @field_validator("data_dir", "project_dir", "rules", mode="before")
+    @field_validator("data_dir", "project_dir", "http_key_file", "rules", mode="before")
     @classmethod
     def _expanded(cls, value: Any) -> Any:
         parts = value if isinstance(value, (list, tuple)) else (value,)
@@ -540,6 +607,12 @@ _SAID_WITHOUT_VALUE = frozenset(
         "plain_supabase_url",
         "plain_supabase_key",
         "db_url",
+        "http_token",
+        "http_issuer",
+        "http_jwks_url",
+        "http_url",
+        "http_allowed_hosts",
+        "http_allowed_origins",
     }
 )
 """Settings whose value is not repeated: the message holds it already, or nobody must see it."""

@@ -7,6 +7,7 @@ SymmetraError
 ├─ SpaceMismatchError
 ├─ VerificationError
 ├─ RuleWriteError
+├─ KeysUnavailableError
 ├─ ProviderError
 │  ├─ ProviderNotInstalledError (also ImportError)
 │  ├─ ProviderAuthError
@@ -80,6 +81,10 @@ class VerificationError(SymmetraError):
             f"searches stay where they were: {space} did not pass its check, {problem}. "
             "Run `symmetra-mcp migrate --force` to embed every rule again"
         )
+
+
+class KeysUnavailableError(SymmetraError):
+    """The public keys of an issuer can't be read now, so no token can be checked."""
 
 
 class ProviderError(SymmetraError):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from symmetra_mcp.errors import SymmetraError
 
@@ -96,6 +97,7 @@ class Upkeep:
         try:
             await work()
         except SymmetraError as exc:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # the server ends, and what it needs is closed
             logger.warning("%s", exc)
         except Exception:  # a bug in work that nobody waits for must not end the server: searches still answer
             logger.exception("background work failed")

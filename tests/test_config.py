@@ -61,6 +61,15 @@ DEFAULTS = {
     "allow_writes": False,
     "read_only": False,
     "tools": (),
+    "http_token": None,
+    "http_issuer": "",
+    "http_jwks_url": "",
+    "http_key_file": None,
+    "http_audience": "",
+    "http_scopes": (),
+    "http_url": "",
+    "http_allowed_hosts": (),
+    "http_allowed_origins": (),
     "log_level": "warning",
 }
 

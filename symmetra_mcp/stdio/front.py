@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
 
+from symmetra_mcp.ending import hear_signals
 from symmetra_mcp.stdio.snapshot import Snapshot, snapshot_of_this_start
 from symmetra_mcp.stdio.wire import LONGEST_LINE, Wire
 
@@ -60,7 +60,7 @@ class Front:
     def start(self) -> None:
         """Read from now on, and end at SIGTERM, SIGINT and SIGHUP, whatever the main thread is doing."""
         sys.setswitchinterval(_QUICK_SWITCH_S)  # an answer waits for an import otherwise
-        self._hear_signals()
+        hear_signals(lambda: self._stop())
         threading.Thread(target=self._read, name="stdin", daemon=True).start()
 
     def when_asked_to_end(self, stop: Callable[[], None]) -> None:
@@ -156,27 +156,6 @@ class Front:
             return True
         self._answered.add(json.dumps(message["id"]))  # the SDK must hear of it, and its answer isn't sent
         return False
-
-    def _hear_signals(self) -> None:
-        """Hear of signals in a thread: the main thread may be in an import, or in a call that hangs."""
-        ours = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        try:
-            for number in ours:
-                signal.signal(number, lambda *_: None)
-            signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        except ValueError:  # not in the main thread: whoever runs us there hears them
-            os.close(reading)
-            os.close(writing)
-            return
-
-        def hear() -> None:
-            while heard := os.read(reading, 1):
-                if heard[0] in ours:
-                    self._stop()
-
-        threading.Thread(target=hear, name="signals", daemon=True).start()
 
 
 def open_front(flags: Mapping[str, Any]) -> Front:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +24,7 @@ from mcp_types import (
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from symmetra_mcp.ending import end_by_force_in
 from symmetra_mcp.stdio.ancestors import ancestor_gone
 from symmetra_mcp.stdio.front import Front, error_message
 from symmetra_mcp.stdio.snapshot import VERSION_KEY
@@ -132,8 +131,11 @@ async def serve(server: Server[Any], options: InitializationOptions, front: Fron
     loop = asyncio.get_running_loop()
     stopping = anyio.Event()
 
+    def flush() -> None:
+        front.wire.finish(_FLUSH_S)
+
     def stop() -> None:
-        _end_by_force_in(CLEANING_UP_S, front)
+        end_by_force_in(CLEANING_UP_S, flush)
         _soon(loop, stopping.set)
 
     async def stop_after(reason: Any) -> None:
@@ -149,7 +151,7 @@ async def serve(server: Server[Any], options: InitializationOptions, front: Fron
 
         def hand_over(line: bytes | None) -> None:
             if line is None:  # told here, for the event loop may hang
-                _end_by_force_in(LAST_ANSWERS_S + CLEANING_UP_S, front)
+                end_by_force_in(LAST_ANSWERS_S + CLEANING_UP_S, flush)
             _soon(loop, take, line)
 
         async with anyio.create_task_group() as answers, anyio.create_task_group() as tasks:
@@ -171,18 +173,6 @@ async def _serve_era(server: Server[Any], options: InitializationOptions, state:
 def _soon(loop: asyncio.AbstractEventLoop, work: Any, *arguments: Any) -> None:
     with suppress(RuntimeError):  # the loop has ended: so does the process
         loop.call_soon_threadsafe(work, *arguments)
-
-
-def _end_by_force_in(seconds: float, front: Front) -> None:
-    """End the process even if a thread hangs; what is on disk is whole at every moment."""
-
-    def end() -> None:
-        front.wire.finish(_FLUSH_S)
-        os._exit(0)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
 
 
 def _key(request_id: RequestId) -> tuple[type, RequestId]:
