@@ -11,13 +11,16 @@ import threading
 from collections.abc import Callable
 
 
-def hear_signals(stop: Callable[[], None]) -> None:
+def hear_signals(stop: Callable[[], None], *, unless_ignored: bool = False) -> None:
     """Hear SIGTERM, SIGINT and SIGHUP in a thread: the main thread may be in an import, or in a call that hangs.
 
     Args:
         stop: Called in that thread at each of them.
+        unless_ignored: Leave those alone that the process was started to ignore, as `nohup` does.
     """
     ours = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+    if unless_ignored:
+        ours = [number for number in ours if signal.getsignal(number) is not signal.SIG_IGN]
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     try:

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -56,12 +56,17 @@ class Issuer:
         keys: Those.
         status: Of each answer.
         asked: How often it was asked.
+        body: What it answers instead of the keys.
+        pause: Cleared, it lets whoever asks wait.
     """
 
     def __init__(self, *keys: Key) -> None:
         self.keys = list(keys)
         self.status = 200
         self.asked = 0
+        self.body: bytes | None = None
+        self.pause = threading.Event()
+        self.pause.set()
         self.url = ""
 
     @contextmanager
@@ -71,11 +76,15 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked += 1
+                issuer.pause.wait(20)
                 body = json.dumps({"keys": [key.jwk for key in issuer.keys]}).encode()
+                body = body if issuer.body is None else issuer.body
                 self.send_response(issuer.status)
+                self.send_header("Location", f"{issuer.url}/elsewhere")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(OSError):  # whoever asked has gone
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 pass

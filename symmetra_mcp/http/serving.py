@@ -46,7 +46,7 @@ def run(host: str, port: int, flags: Mapping[str, Any]) -> NoReturn:
     with suppress(OSError):
         os.dup2(2, 1)  # nobody asked anything on stdout: what is printed there is a notice
     ending = Ending()
-    hear_signals(ending.begin)
+    hear_signals(ending.begin, unless_ignored=True)
     code = 0
     try:
         settings = load_settings(**flags)

@@ -244,6 +244,19 @@ def test_rules_are_there_before_anybody_asks(tmp_path: Path) -> None:
         assert server.process.poll() is None
 
 
+@pytest.mark.slow
+def test_what_the_program_prints_goes_to_stderr(tmp_path: Path) -> None:
+    code = (
+        "import os, threading; from symmetra_mcp.http.serving import run;"
+        "threading.Timer(0.2, os.write, (1, b'written\\n')).start(); run('127.0.0.1', 0, {})"
+    )
+    with served(tmp_path, program=["-c", code]) as server:
+        server.wait_for("written")
+        server.process.terminate()
+        assert server.process.stdout is not None
+        assert server.process.stdout.read() == b""
+
+
 # The end
 
 WAYS = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
@@ -263,13 +276,31 @@ def test_open_streams_and_calls_end_with_the_server_in_order(tmp_path: Path, num
         asked = request(1, "tools/call", name="gently", arguments={}, _meta=MODERN)
         headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call", "Mcp_Name": "gently"}
         waiting = server.send("POST", asked, **headers)
+        listen = request(2, "subscriptions/listen", notifications={"toolsListChanged": True}, _meta=MODERN)
+        changes = server.open("POST", listen, MCP_Protocol_Version="2026-07-28", Mcp_Method="subscriptions/listen")
+        assert changes.status == 200
         wait_for(tmp_path / "hangs")
         assert seconds_to_end(server, number) < GONE_S
         assert stream.read() == b""  # a whole answer: a broken one would raise
+        assert b"acknowledged" in changes.read()
         assert waiting.getresponse().status == 503
     assert (tmp_path / "cleaned up").exists()
     assert (tmp_path / "began").read_text() == "once\n"
     assert server.stderr.count("\n") == 1, server.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_was_started_to_outlive_its_terminal_does(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "from symmetra_mcp.http.serving import run; run('127.0.0.1', 0, {})"
+    )
+    with served(tmp_path, program=["-c", code]) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.modern("server/discover").status == 200
+        assert seconds_to_end(server, signal.SIGTERM) < GONE_S
+    with served(tmp_path) as server:
+        assert seconds_to_end(server, signal.SIGHUP) < GONE_S
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,6 +200,17 @@ def test_while_the_keys_cannot_be_read_nobody_is_let_in(tmp_path: Path) -> None:
         assert issuer.asked == 1  # it is left alone for a while
 
 
+@pytest.mark.slow
+def test_a_server_for_this_machine_is_its_own_audience_and_reads_keys_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(GOOD.pem)
+    settings = {"SYMMETRA_HTTP_ISSUER": ISSUER, "SYMMETRA_HTTP_KEY_FILE": "key.pem"}
+    with served(tmp_path, **settings) as server:
+        assert discover(server, GOOD.token(aud=server.url)).status == 200
+        assert discover(server, GOOD.token()).status == 401
+        answer = server.ask("GET", path="/.well-known/oauth-protected-resource/mcp")
+        assert answer.message["resource"] == server.url
+
+
 # The token of a team
 
 
@@ -296,6 +308,35 @@ def test_a_key_that_was_withdrawn_counts_no_longer_once_keys_are_old(monkeypatch
         issuer.status = 404
         with pytest.raises(KeysUnavailableError):
             accepted(keys, GOOD.token())
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ({"status": 302}, "status 302"),
+        ({"body": b" " * (2**20 + 1)}, "more than 1 MiB"),
+        ({"body": b"<html>"}, "no key that can be used"),
+        ({"body": b'{"keys": []}'}, "no key that can be used"),
+        ({"url": "http://127.0.0.1:9/keys"}, "ConnectError"),
+        ({"pause": threading.Event()}, "Timeout"),
+    ],
+    ids=str,
+)
+def test_an_answer_without_keys_lets_nobody_in(
+    fault: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keys_module, "_TIMEOUT_S", 0.5)
+    with Issuer(GOOD).serving() as issuer:
+        for name, value in fault.items():
+            setattr(issuer, name, value)
+        keys = KeysOfAddress(issuer.url)
+        for _ in range(2):
+            with pytest.raises(KeysUnavailableError):
+                accepted(keys, GOOD.token())
+        assert issuer.asked <= 1
+        issuer.pause.set()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == keys_module.__name__]
+    assert told in line
 
 
 def test_tokens_at_once_ask_for_the_keys_once() -> None:
