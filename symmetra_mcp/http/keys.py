@@ -169,7 +169,7 @@ def keys_of_set(content: bytes) -> tuple[PyJWK, ...]:
 
 def _usable(listed: Iterable[Any]) -> Iterable[PyJWK]:
     for one in listed:
-        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or "d" in one or one.get("kty") == "oct":
+        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or "d" in one:
             continue
         try:
             key = PyJWK(one)

@@ -153,7 +153,7 @@ def test_a_page_that_is_allowed_may_call_and_another_may_not(server: Served) -> 
 
 
 def test_a_session_is_its_users_alone(server: Served) -> None:
-    ada, bob = ({"Authorization": f"Bearer {GOOD.token(sub=name)}"} for name in ("ada", "bob"))
+    ada, bob = ({"Authorization": f"Bearer {GOOD.token(sub=name, client_id='editor')}"} for name in ("ada", "bob"))
     session = server.greet(**ada)
     assert server.legacy(request(1, "ping"), session, **ada).message["result"] == {}
     assert server.legacy(request(2, "ping"), session, **bob).status == 404
@@ -320,7 +320,7 @@ def test_a_key_that_was_withdrawn_counts_no_longer_once_keys_are_old(monkeypatch
         ({"url": "http://127.0.0.1:9/keys"}, "ConnectError"),
         ({"pause": threading.Event()}, "Timeout"),
     ],
-    ids=str,
+    ids=["redirect", "huge", "no JSON", "no keys", "nobody there", "silence"],
 )
 def test_an_answer_without_keys_lets_nobody_in(
     fault: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
