@@ -7,6 +7,7 @@ SymmetraError
 ├─ SpaceMismatchError
 ├─ VerificationError
 ├─ RuleWriteError
+├─ EvaluationError
 ├─ ProviderError
 │  ├─ ProviderNotInstalledError (also ImportError)
 │  ├─ ProviderAuthError
@@ -80,6 +81,10 @@ class VerificationError(SymmetraError):
             f"searches stay where they were: {space} did not pass its check, {problem}. "
             "Run `symmetra-mcp migrate --force` to embed every rule again"
         )
+
+
+class EvaluationError(SymmetraError):
+    """Questions, judgments or a former run can't be used for an evaluation; the message names the places."""
 
 
 class ProviderError(SymmetraError):

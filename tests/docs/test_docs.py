@@ -42,7 +42,8 @@ CHANGELOG = REPOSITORY / "CHANGELOG.md"
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 RULE_FILES = REPOSITORY / "docs" / "rule-files.md"
 PROVIDERS = REPOSITORY / "docs" / "providers.md"
-DOCUMENTS = (README, CHANGELOG, ARCHITECTURE, RULE_FILES, PROVIDERS)
+EVALUATION = REPOSITORY / "docs" / "evaluation.md"
+DOCUMENTS = (README, CHANGELOG, ARCHITECTURE, RULE_FILES, PROVIDERS, EVALUATION)
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -132,7 +133,7 @@ def documented_commands() -> list[tuple[str, list[str]]]:
     found = []
     for document in DOCUMENTS:
         found += [(document.name, args) for script in fences(document, "bash") for args in invocations(script)]
-    for document in (README, ARCHITECTURE, RULE_FILES, PROVIDERS):
+    for document in (README, ARCHITECTURE, RULE_FILES, PROVIDERS, EVALUATION):
         for code in re.findall(r"`(symmetra-mcp [^`]+)`", without_fences(document)):
             found += [(document.name, args) for args in invocations(code)]
     return found
@@ -213,7 +214,7 @@ def test_named_files_of_the_repository_exist(document: Path) -> None:
     assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
 
-@pytest.mark.parametrize("document", [ARCHITECTURE, RULE_FILES, PROVIDERS], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [ARCHITECTURE, RULE_FILES, PROVIDERS, EVALUATION], ids=lambda path: path.name)
 def test_lines_are_short(document: Path) -> None:
     assert [line for line in text_of(document).splitlines() if len(line) > 125] == []
 
