@@ -89,8 +89,8 @@ def evaluate(
     async def run() -> None:
         from symmetra_mcp.evaluation.beir import read_labelled_set
         from symmetra_mcp.evaluation.outcome_tables import outcome_tables
+        from symmetra_mcp.evaluation.plan import Plan, run_plan
         from symmetra_mcp.evaluation.questions import read_questions
-        from symmetra_mcp.evaluation.running import Plan, run_plan
         from symmetra_mcp.evaluation.runs import read_run, run_text
 
         labelled = None

@@ -109,7 +109,7 @@ def _grades(path: Path, query_ids: set[str], rule_ids: set[str]) -> dict[str, di
     grades: dict[str, dict[str, int]] = defaultdict(dict)
     problems: list[str] = []
     judgments = 0
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         columns = [column.strip() for column in (line.split("\t") if "\t" in line else line.split())]

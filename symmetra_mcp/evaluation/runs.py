@@ -69,9 +69,8 @@ def read_run(path: Path, questions: Sequence[Question]) -> Run:
     run = _read_trec(path) if trec else _read_jsonl(path)
     asked = [question.question_id for question in questions]
     unknown = sorted(set(run) - set(asked))
-    missing = (
-        [] if trec and run else [name for name in asked if name not in run]
-    )  # TREC has no line for an empty answer
+    complete = bool(run) and trec  # TREC has no line for an empty answer
+    missing = [] if complete else [name for name in asked if name not in run]
     if unknown or missing:
         told = [
             f"{len(ids)} {what} ({_some(ids)})" for ids, what in ((unknown, "unknown"), (missing, "missing")) if ids

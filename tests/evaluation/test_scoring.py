@@ -90,7 +90,7 @@ def test_a_run_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
     assert read_run(path, QUESTIONS) == expected
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_the_figures_are_those_of_an_independent_scorer(shared: Path, tmp_path: Path) -> None:
     bench = shared / "bench"
     spec = importlib.util.spec_from_file_location("scorer", bench / "evaluate.py")
