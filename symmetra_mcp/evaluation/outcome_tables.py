@@ -64,8 +64,8 @@ def _run(scored: Scored, *, named: bool) -> list[RenderableType]:
         parts.append(_rankings(evaluation))
     if evaluation.silences:
         parts += [Text(), _silences(evaluation)]
-    if evaluation.silent_answerable is not None:
-        parts.append(Text(f"Answerable, answered with nothing: {_share(evaluation.silent_answerable)}"))
+    if (silent := evaluation.silent_answerable) is not None:
+        parts.append(Text(f"Answerable, answered with nothing: {silent.value:.4f} ({_interval(silent)})"))
     if evaluation.latency_p50_ms is not None and evaluation.latency_p95_ms is not None:
         p50, p95 = evaluation.latency_p50_ms.value, evaluation.latency_p95_ms.value
         parts.append(Text(f"Latency: p50 {p50:.1f} ms, p95 {p95:.1f} ms", style="dim"))
@@ -94,24 +94,24 @@ def _rankings(evaluation: Evaluation) -> Table:
 def _silences(evaluation: Evaluation) -> Table:
     table = _table("No rule applies", "n", "answered with nothing", "AUROC", "answered at 95 %")
     for score in _shown(evaluation.silences):
-        others = (
-            "-" if measure is None else f"{measure.value:.3f} ({_interval(measure)})"
-            for measure in (score.auroc, score.answered_at_95)
-        )
-        table.add_row(score.kind, f"{score.n:,}", _share(score.silent), *others)
+        measures = (score.silent, score.auroc, score.answered_at_95)
+        table.add_row(score.kind, f"{score.n:,}", *("-" if one is None else f"{one.value:.4f}" for one in measures))
+    overall = evaluation.silences[-1]
+    measures = (overall.silent, overall.auroc, overall.answered_at_95)
+    table.add_row("  95 % interval", "", *("-" if one is None else _interval(one) for one in measures))
     return table
 
 
 def _comparison(comparison: Comparison) -> list[RenderableType]:
-    table = _table("Measure", "before", "after", "difference", "95 % interval", "p", "higher", "lower")
+    table = _table("Measure", "before", "after", "change", "95 % interval", "p", "up", "down")
     for one in comparison.measures:
         sure = "bold" if one.p is not None and one.p < _SURE else ""
         table.add_row(
             one.measure,
-            f"{one.before:.4f}",
-            f"{one.after:.4f}",
-            Text(f"{one.difference.value:+.4f}", style=sure),
-            f"{one.difference.low:+.4f} to {one.difference.high:+.4f}",
+            f"{one.before:.3f}",
+            f"{one.after:.3f}",
+            Text(f"{one.difference.value:+.3f}", style=sure),
+            f"{one.difference.low:+.3f} to {one.difference.high:+.3f}",
             "-" if one.p is None else f"{one.p:.4f}",
             "-" if one.higher is None else str(one.higher),
             "-" if one.lower is None else str(one.lower),
@@ -129,7 +129,3 @@ def _table(first: str, *names: str) -> Table:
 
 def _interval(estimate: Estimate) -> str:
     return f"{estimate.low:.3f} to {estimate.high:.3f}"
-
-
-def _share(estimate: Estimate) -> str:
-    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"

@@ -26,6 +26,8 @@ from symmetra_mcp.evaluation.runs import Ranked, Run
 RECALL_CUT = 5
 RANKING_CUT = 10
 RECALL, NDCG, MRR = f"recall@{RECALL_CUT}", f"nDCG@{RANKING_CUT}", f"MRR@{RANKING_CUT}"
+SILENT_ANSWERABLE, SILENT_UNANSWERABLE = "silent, answerable", "silent, no rule"
+"""Shares answered with nothing."""
 ALL = "ALL"
 UNNAMED = "questions"
 """How questions are called that name no kind."""
@@ -137,8 +139,8 @@ def compare(questions: Sequence[Question], before: Run, after: Run) -> tuple[Dif
         first, second = _ranking_rows(answerable, before), _ranking_rows(answerable, after)
         differences = [_paired(name, first[:, i], second[:, i]) for i, name in enumerate((RECALL, NDCG, MRR))]
     for name, group in (
-        ("answerable, answered with nothing", answerable),
-        ("no rule, answered with nothing", unanswerable),
+        (SILENT_ANSWERABLE, answerable),
+        (SILENT_UNANSWERABLE, unanswerable),
     ):
         if group:
             differences.append(_paired(name, _silent(group, before), _silent(group, after)))

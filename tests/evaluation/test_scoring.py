@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from symmetra_mcp.evaluation.beir import read_labelled_set
+from symmetra_mcp.evaluation.outcome import Comparison, Outcome, Scored
+from symmetra_mcp.evaluation.outcome_tables import outcome_tables
 from symmetra_mcp.evaluation.questions import Question
 from symmetra_mcp.evaluation.runs import Ranked, read_run, run_text
 from symmetra_mcp.evaluation.scoring import compare, evaluate, failures
@@ -68,7 +72,7 @@ def test_a_comparison_counts_the_questions_that_changed() -> None:
     found = {one.measure: one for one in compare(QUESTIONS, BEFORE, AFTER)}
     mrr = found["MRR@10"]
     assert (mrr.before, mrr.after, mrr.difference.value, mrr.higher, mrr.lower) == (0.25, 1.0, 0.75, 2, 0)
-    silent = found["no rule, answered with nothing"]
+    silent = found["silent, no rule"]
     assert (silent.before, silent.after, silent.higher, silent.lower) == (0.5, 0.0, 0, 1)
     assert (found["AUROC"].before, found["AUROC"].after, found["AUROC"].p) == (0.75, 1.0, None)
 
@@ -80,6 +84,21 @@ def test_failures_are_what_came_late_or_not_or_unasked() -> None:
         ("n1", (), "x"),
     ]
     assert [one.question.question_id for one in failures(QUESTIONS, BEFORE)] == ["q2", "n1"]
+
+
+def test_every_table_fits_a_terminal_of_eighty_columns() -> None:
+    outcome = Outcome(
+        rules=2962,
+        questions=4,
+        left_out=0,
+        runs=(Scored("now", "local/all-MiniLM-L6-v2@384", evaluate(QUESTIONS, BEFORE), {}),),
+        comparisons=(Comparison("run.jsonl", "now", compare(QUESTIONS, BEFORE, AFTER)),),
+    )
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(outcome_tables(outcome))
+    lines = screen.getvalue().splitlines()
+    assert [line for line in lines if "…" in line] == []
+    assert [line.split()[-2:] for line in lines if line.startswith("MRR@10")] == [["2", "0"]]
 
 
 @pytest.mark.parametrize("name", ["run.jsonl", "run.trec"])
