@@ -371,24 +371,42 @@ class App:
             StoreError: The store failed.
         """
         await self.ready()
-        own: tuple[str, ...] = (project_id, SHARED_PROJECT) if project_id else ()
-        if not own and self.project is not None:
-            own = self.project.project_ids
-        # All rules of a team's store are the team's: the project in hand goes first, unless it was named.
-        limited = bool(own) and not all_projects
-        if self.store.is_shared and not project_id and not self.settings.project:
-            limited = False
+        own, limited = self._searched(project_id)
         return await search(
             self.store,
             self.providers,
             replace(
                 request,
-                project_ids=(*own, STARTER_PROJECT) if limited else (),
+                project_ids=(*own, STARTER_PROJECT) if limited and not all_projects else (),
                 excluded_project_ids=() if self.settings.starter_rules else (STARTER_PROJECT,),
                 preferred_project_ids=own,
                 root=request.root or (str(self.project.root) if self.project is not None else ""),
             ),
         )
+
+    async def searched_rules(self) -> list[Rule]:
+        """The rules that a search considers which names no project.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        rules = await self.list_rules()
+        own, limited = self._searched("")
+        return [
+            rule
+            for rule in rules
+            if (not limited or rule.project_id in (*own, STARTER_PROJECT))
+            and (self.settings.starter_rules or rule.project_id != STARTER_PROJECT)
+        ]
+
+    def _searched(self, project_id: str) -> tuple[tuple[str, ...], bool]:
+        """The projects whose rules go first, and whether a search is limited to them and the starter rules."""
+        own: tuple[str, ...] = (project_id, SHARED_PROJECT) if project_id else ()
+        if not own and self.project is not None:
+            own = self.project.project_ids
+        # All rules of a team's store are the team's: the project in hand goes first, unless it was named.
+        named = project_id or self.settings.project
+        return own, bool(own) and bool(named or not self.store.is_shared)
 
     async def embed(self, text: str, input_type: InputType) -> Embeddings:
         """Embed one text, as a query or as a document, in the space that searches compare in.
@@ -598,8 +616,13 @@ class App:
         return await self.delete_rules([rule.key for rule in rules])
 
 
-def make_app(settings: Settings) -> App:
-    """Wire an app: the store that the settings choose, and the providers that they allow."""
+def make_app(settings: Settings, *, usage_folder: Path | None = None) -> App:
+    """Wire an app: the store that the settings choose, and the providers that they allow.
+
+    Args:
+        settings: What to wire.
+        usage_folder: Where requests are counted and the spending limit is kept; by default the store's folder.
+    """
     from symmetra_mcp.metering import UsageMeter
     from symmetra_mcp.providers.cache import FILE_NAME as CACHE_FILE
     from symmetra_mcp.providers.cache import CachingProvider, VectorCache
@@ -608,7 +631,7 @@ def make_app(settings: Settings) -> App:
     from symmetra_mcp.usage import FILE_NAME as USAGE_FILE
     from symmetra_mcp.usage import UsageLog
 
-    usage_log = UsageLog(settings.data_folder / USAGE_FILE)
+    usage_log = UsageLog((usage_folder or settings.data_folder) / USAGE_FILE)
     cache_file = settings.data_folder / CACHE_FILE if settings.query_cache else None
 
     def cached(provider: EmbeddingProvider) -> EmbeddingProvider:
@@ -620,13 +643,13 @@ def make_app(settings: Settings) -> App:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings | None = None) -> AsyncIterator[App]:
-    """An app that is closed at the end of the block.
+async def open_app(settings: Settings | None = None, *, usage_folder: Path | None = None) -> AsyncIterator[App]:
+    """An app that is closed at the end of the block; the arguments are those of `make_app`.
 
     Raises:
         ConfigError: A setting can't be used.
     """
-    app = make_app(settings or load_settings())
+    app = make_app(settings or load_settings(), usage_folder=usage_folder)
     try:
         yield app
     finally:

@@ -20,6 +20,7 @@ import click
 from symmetra_mcp import __version__, terminal
 from symmetra_mcp.app import App
 from symmetra_mcp.errors import ProviderError
+from symmetra_mcp.eval_command import evaluate
 from symmetra_mcp.install_command import install
 from symmetra_mcp.migrate_command import migrate
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
@@ -409,6 +410,7 @@ def usage(all_months: bool, as_json: bool) -> None:
     with_app(run)
 
 
+cli.add_command(evaluate)
 cli.add_command(install)
 cli.add_command(migrate)
 cli.add_command(schema)

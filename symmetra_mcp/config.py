@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -484,6 +485,32 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as exc:
         raise ConfigError("; ".join(_explained(error) for error in exc.errors())) from None
+
+
+def settings_with(variables: Mapping[str, str], **overrides: Any) -> Settings:
+    """The settings with some variables set otherwise than the environment sets them.
+
+    Args:
+        variables: Values by the variable's name.
+        **overrides: Values by the setting's name; these win.
+
+    Raises:
+        ConfigError: A name is no setting's, or a value can't be used.
+    """
+    settings = {variable_of(name): name for name in Settings.model_fields}
+    for variable, value in variables.items():
+        if variable not in settings:
+            close = get_close_matches(variable.upper(), settings, 1)
+            raise ConfigError(f"no setting `{variable[:60]}`" + (f": did you mean `{close[0]}`?" if close else ""))
+        if not value.strip():
+            raise ConfigError(f"`{variable}` is given no value, which sets nothing: leave it out, or give one")
+    return load_settings(**{settings[name]: value for name, value in variables.items()}, **overrides)
+
+
+def without_secret(variable: str, value: str) -> str:
+    """A variable and its value as people may read it."""
+    known = _FIELDS_BY_VARIABLE.get(variable, variable.removeprefix("SYMMETRA_").lower())
+    return f"{variable}={'…' if known in _SAID_WITHOUT_VALUE - {'project'} else value}"
 
 
 def load_project_settings(project_ref: str) -> Settings:

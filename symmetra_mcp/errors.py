@@ -8,6 +8,7 @@ SymmetraError
 ├─ VerificationError
 ├─ RuleWriteError
 ├─ KeysUnavailableError
+├─ EvaluationError
 ├─ ProviderError
 │  ├─ ProviderNotInstalledError (also ImportError)
 │  ├─ ProviderAuthError
@@ -85,6 +86,10 @@ class VerificationError(SymmetraError):
 
 class KeysUnavailableError(SymmetraError):
     """The public keys of an issuer can't be read now, so no token can be checked."""
+
+
+class EvaluationError(SymmetraError):
+    """Questions, judgments or a former run can't be used for an evaluation; the message names the places."""
 
 
 class ProviderError(SymmetraError):

@@ -70,13 +70,23 @@ def with_app(run: Callable[[App], Awaitable[None]], chosen: Settings | None = No
     async def body() -> None:
         async with open_app(chosen) as app:
             await run(app)
-            for notice in (*app.store.notices, *([app.store.trouble] if app.store.trouble else [])):
-                click.echo(f"Notice: {notice}", err=True)
+            tell_notices(app)
 
+    run_async(body)
+
+
+def run_async(body: Callable[[], Awaitable[None]]) -> None:
+    """Run a command that opens its apps itself, telling errors on stderr."""
     try:
         anyio.run(body)
     except SymmetraError as exc:
         raise click.ClickException(str(exc)) from None
+
+
+def tell_notices(app: App) -> None:
+    """Tell on stderr what the store has to say."""
+    for notice in (*app.store.notices, *([app.store.trouble] if app.store.trouble else [])):
+        click.echo(f"Notice: {notice}", err=True)
 
 
 def give_way() -> None:
@@ -141,13 +151,13 @@ def write(text: str, *, as_data: bool = False) -> None:
         raise click.ClickException(f"the answer can't be written to stdout: {exc.strerror or exc}") from None
 
 
-async def write_file(output: Path, text: str) -> None:
-    """Write an answer into a file, and say so."""
+async def write_file(output: Path, text: str, *, option: str = "--output") -> None:
+    """Write an answer into the file that an option named, and say so."""
     try:
         await anyio.Path(output).write_text(text, "utf-8")
     except OSError as exc:
         problem = f"{str(output)!r} can't be written: {exc.strerror or exc}"
-        raise click.ClickException(f"{problem}. Give --output a file in a folder that takes it") from None
+        raise click.ClickException(f"{problem}. Give {option} a file in a folder that takes it") from None
     click.echo(f"Wrote {output}", err=True)
 
 

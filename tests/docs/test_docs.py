@@ -43,7 +43,9 @@ ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 RULE_FILES = REPOSITORY / "docs" / "rule-files.md"
 PROVIDERS = REPOSITORY / "docs" / "providers.md"
 HTTP = REPOSITORY / "docs" / "http.md"
-DOCUMENTS = (README, CHANGELOG, ARCHITECTURE, RULE_FILES, PROVIDERS, HTTP)
+EVALUATION = REPOSITORY / "docs" / "evaluation.md"
+GUIDES = (ARCHITECTURE, RULE_FILES, PROVIDERS, HTTP, EVALUATION)
+DOCUMENTS = (README, CHANGELOG, *GUIDES)
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -133,7 +135,7 @@ def documented_commands() -> list[tuple[str, list[str]]]:
     found = []
     for document in DOCUMENTS:
         found += [(document.name, args) for script in fences(document, "bash") for args in invocations(script)]
-    for document in (README, ARCHITECTURE, RULE_FILES, PROVIDERS, HTTP):
+    for document in (README, *GUIDES):
         for code in re.findall(r"`(symmetra-mcp [^`]+)`", without_fences(document)):
             found += [(document.name, args) for args in invocations(code)]
     return found
@@ -214,7 +216,7 @@ def test_named_files_of_the_repository_exist(document: Path) -> None:
     assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
 
-@pytest.mark.parametrize("document", [ARCHITECTURE, RULE_FILES, PROVIDERS, HTTP], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", GUIDES, ids=lambda path: path.name)
 def test_lines_are_short(document: Path) -> None:
     assert [line for line in text_of(document).splitlines() if len(line) > 125] == []
 
