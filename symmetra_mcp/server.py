@@ -17,6 +17,7 @@ from pydantic import Field
 
 from symmetra_mcp import __version__
 from symmetra_mcp.app import make_app
+from symmetra_mcp.change_notices import ChangeNotices
 from symmetra_mcp.completions import REVIEW_PROMPT, add_completions
 from symmetra_mcp.config import Settings
 from symmetra_mcp.errors import ConfigError, SymmetraError
@@ -73,11 +74,13 @@ def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
         ConfigError: A setting names a tool that there is not.
     """
     upkeep = upkeep or Upkeep(app)
+    notices = ChangeNotices(upkeep)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[App]) -> AsyncIterator[App]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(upkeep.run)
+            tasks.start_soon(notices.run)
             app.jobs.attach(tasks)
             try:
                 yield app
@@ -106,7 +109,8 @@ def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
         tools=tools,
-        middleware=[greet, refuse_unknown(list_tools, list_prompts)],
+        middleware=[greet, refuse_unknown(list_tools, list_prompts), notices.observe],
+        subscriptions=notices.bus,
         extensions=[Tasks(app, reembed_result)],
         log_level=_log_level(app.settings),
         cache_hints={"tools/list": CacheHint(ttl_ms=_DAY_MS, scope="public")},
@@ -114,6 +118,7 @@ def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
     add_rule_resources(server, upkeep)
     _add_prompts(server, app, upkeep)
     add_completions(server, app)
+    notices.serve(server)
     return server
 
 
