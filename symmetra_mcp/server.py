@@ -28,6 +28,7 @@ from symmetra_mcp.scopes import plain_path
 from symmetra_mcp.search import MAX_QUERY_CHARACTERS, SearchRequest
 from symmetra_mcp.stdio.serving import serve as serve_stdio
 from symmetra_mcp.task_extension import Tasks
+from symmetra_mcp.telemetry import telemetry
 from symmetra_mcp.text import search_text, unwrapped
 from symmetra_mcp.tools import make_tools, reembed_result
 from symmetra_mcp.upkeep import Upkeep
@@ -163,7 +164,8 @@ def serve(settings: Settings, front: Front) -> None:
     if front.listed:
         upkeep.greeted()
     server = make_server(upkeep.app, upkeep)
-    anyio.run(serve_stdio, server._lowlevel_server, initialization_options(server), front)
+    with telemetry(settings):
+        anyio.run(serve_stdio, server._lowlevel_server, initialization_options(server), front)
 
 
 def initialization_options(server: MCPServer[App]) -> InitializationOptions:

@@ -95,6 +95,7 @@ def test_each_stream_hears_of_what_it_asked_for(project: Path) -> None:
         ends_silently(peer)
 
 
+@pytest.mark.slow
 def test_a_client_of_the_older_protocol_hears_of_the_rule_it_subscribed_to(project: Path) -> None:
     with server_in(project) as peer:
         capabilities = peer.greet()["result"]["capabilities"]
