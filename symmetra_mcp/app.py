@@ -62,6 +62,8 @@ _LOOK_AGAIN_S = 2.0
 _RESTORED = "earlier imports read again"
 _WALK_AGAIN_S = 30.0
 """Seconds after which it looks for new ones: a walk through a large repository takes a while."""
+_WALKING_SHARE = 0.005
+"""How much of the time goes into such walks while nobody searches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class App:
         self._refilled = False
         self._looked_at = float("-inf")
         self._walked_at: dict[RuleFolder, float] = {}
+        self._walk_s: dict[RuleFolder, float] = {}
         self._rule_files: dict[RuleFolder, list[Path]] = {}
         self._project: Project | None = None
         self._project_known = False
@@ -176,8 +179,14 @@ class App:
         report = await self._import(folder, prune=prune, dry_run=dry_run, on_progress=on_progress)
         return ImportResult(report, None if dry_run else await self.embed_missing(on_progress=on_progress))
 
-    async def keep_in_step(self, *, on_progress: ProgressCallback | None = None) -> list[ImportReport]:
+    async def keep_in_step(
+        self, *, unasked: bool = False, on_progress: ProgressCallback | None = None
+    ) -> list[ImportReport]:
         """Read the project's rule files again where one of them changed.
+
+        Args:
+            unasked: Nobody waits for it: new files are looked for a small part of the time only.
+            on_progress: Hears how far it is.
 
         Returns:
             What changed, by folder; empty when nothing did.
@@ -189,19 +198,22 @@ class App:
         async with self._reading:
             if not self._looks_due():  # another search has looked meanwhile
                 return []
-            reports = [await self._keep_folder_in_step(folder, on_progress) for folder in project.folders]
+            reports = [await self._keep_folder_in_step(folder, unasked, on_progress) for folder in project.folders]
             self._looked_at = time.monotonic()
             return [report for report in reports if report is not None]
 
     async def _keep_folder_in_step(
-        self, folder: RuleFolder, on_progress: ProgressCallback | None
+        self, folder: RuleFolder, unasked: bool, on_progress: ProgressCallback | None
     ) -> ImportReport | None:
         folder = await anyio.to_thread.run_sync(self._readable_part, folder)
         if not folder.paths:
             return None
-        if time.monotonic() - self._walked_at.get(folder, float("-inf")) >= _WALK_AGAIN_S:
+        pause_s = max(_WALK_AGAIN_S, self._walk_s.get(folder, 0.0) / _WALKING_SHARE) if unasked else _WALK_AGAIN_S
+        began = time.monotonic()
+        if began - self._walked_at.get(folder, float("-inf")) >= pause_s:
             self._rule_files[folder] = await anyio.to_thread.run_sync(rule_files, folder)
             self._walked_at[folder] = time.monotonic()
+            self._walk_s[folder] = self._walked_at[folder] - began
         files = await anyio.to_thread.run_sync(files_digest, self._rule_files[folder])
         digest = f"{__version__} {files}"  # another version may read the same files differently
         note = f"files of {folder.project_id}"
@@ -371,18 +383,66 @@ class App:
             StoreError: The store failed.
         """
         await self.ready()
-        own, limited = self._searched(project_id)
+        own = self._own_projects(project_id)
         return await search(
             self.store,
             self.providers,
             replace(
                 request,
-                project_ids=(*own, STARTER_PROJECT) if limited and not all_projects else (),
-                excluded_project_ids=() if self.settings.starter_rules else (STARTER_PROJECT,),
+                project_ids=() if all_projects else self._limits(own, named=bool(project_id)),
+                excluded_project_ids=self._excluded,
                 preferred_project_ids=own,
                 root=request.root or (str(self.project.root) if self.project is not None else ""),
             ),
         )
+
+    def _own_projects(self, project_id: str = "") -> tuple[str, ...]:
+        """The projects in hand, the starter rules aside; none where the folder is no project."""
+        if project_id:
+            return (project_id, SHARED_PROJECT)
+        return self.project.project_ids if self.project is not None else ()
+
+    def _limits(self, own: tuple[str, ...], *, named: bool = False) -> tuple[str, ...]:
+        """The projects that a search is limited to; none where every rule counts."""
+        # All rules of a team's store are the team's: the project in hand goes first, unless it was named.
+        if not own or (self.store.is_shared and not named and not self.settings.project):
+            return ()
+        return (*own, STARTER_PROJECT)
+
+    @property
+    def _excluded(self) -> tuple[str, ...]:
+        return () if self.settings.starter_rules else (STARTER_PROJECT,)
+
+    async def counted_projects(self) -> list[str]:
+        """The projects that have rules and that a search counts, in order.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        await self.ready()
+        limits = self._limits(self._own_projects())
+        there = await self.store.count_rules()
+        return sorted(name for name in there if (not limits or name in limits) and name not in self._excluded)
+
+    async def page_of_rules(self, after: RuleKey | None, limit: int) -> list[Rule]:
+        """The rules that a search counts, ordered by key, a page at a time.
+
+        Args:
+            after: Key that the page begins behind, whether there is such a rule or not.
+            limit: Size of a page.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        page: list[Rule] = []
+        for project_id in await self.counted_projects():
+            if after is not None and project_id < after.project_id:
+                continue
+            behind = after.rule_id if after is not None and project_id == after.project_id else ""
+            page += await self.store.page_of_rules(project_id, after=behind, limit=limit - len(page))
+            if len(page) >= limit:
+                break
+        return page
 
     async def searched_rules(self) -> list[Rule]:
         """The rules that a search considers which names no project.
@@ -390,23 +450,8 @@ class App:
         Raises:
             StoreError: The store failed.
         """
-        rules = await self.list_rules()
-        own, limited = self._searched("")
-        return [
-            rule
-            for rule in rules
-            if (not limited or rule.project_id in (*own, STARTER_PROJECT))
-            and (self.settings.starter_rules or rule.project_id != STARTER_PROJECT)
-        ]
-
-    def _searched(self, project_id: str) -> tuple[tuple[str, ...], bool]:
-        """The projects whose rules go first, and whether a search is limited to them and the starter rules."""
-        own: tuple[str, ...] = (project_id, SHARED_PROJECT) if project_id else ()
-        if not own and self.project is not None:
-            own = self.project.project_ids
-        # All rules of a team's store are the team's: the project in hand goes first, unless it was named.
-        named = project_id or self.settings.project
-        return own, bool(own) and bool(named or not self.store.is_shared)
+        counted = await self.counted_projects()
+        return [rule for rule in await self.list_rules() if rule.project_id in counted]
 
     async def embed(self, text: str, input_type: InputType) -> Embeddings:
         """Embed one text, as a query or as a document, in the space that searches compare in.

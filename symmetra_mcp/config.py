@@ -46,7 +46,18 @@ _KEYS_OF_ADDRESSES = {
     "supabase_url": _SUPABASE_KEYS,
     "supabase_api_url": frozenset({"supabase_access_token"}),
 }
-_OF_THE_PROJECTS_OWN_DATABASE = frozenset({"plain_supabase_url", "plain_supabase_key", "supabase_service_role_key"})
+_OF_THE_PROJECTS_OWN_APPLICATION = frozenset(
+    {
+        "plain_supabase_url",
+        "plain_supabase_key",
+        "supabase_service_role_key",
+        "otel_endpoint",
+        "otel_traces_endpoint",
+        "otel_traces_exporter",
+        "otel_sdk_disabled",
+        "otel_service_name",
+    }
+)
 """Names that count from the environment alone: in a project's `.env` they belong to the application that it builds."""
 _WHO_MAY_COME_IN = frozenset(
     {
@@ -108,7 +119,7 @@ class _ProjectFile(_WithoutUnset):
     def __call__(self) -> dict[str, Any]:
         from_environment = {_field_named(name) for name in self._environment()}
         held_back = {url for url, keys in _KEYS_OF_ADDRESSES.items() if from_environment & keys}
-        held_back |= _OF_THE_PROJECTS_OWN_DATABASE | _WHO_MAY_COME_IN
+        held_back |= _OF_THE_PROJECTS_OWN_APPLICATION | _WHO_MAY_COME_IN
         return {name: value for name, value in super().__call__().items() if _field_named(name) not in held_back}
 
 
@@ -299,6 +310,32 @@ class Settings(BaseSettings):
         description="Web pages that may call the server, comma-separated, such as `https://app.example.com`.",
     )
     log_level: LogLevel = Field(default="warning", description="What is logged to stderr: debug, info, warning, error.")
+    otel_endpoint: str = Field(
+        default="",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="OpenTelemetry collector that gets spans of every request, by OTLP over HTTP, such as "
+        "http://localhost:4318; counts from the environment alone.",
+    )
+    otel_traces_endpoint: str = Field(
+        default="",
+        validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        description="The same with its whole path, for spans alone; counts from the environment alone.",
+    )
+    otel_traces_exporter: str = Field(
+        default="",
+        validation_alias="OTEL_TRACES_EXPORTER",
+        description="`none` sends no spans; counts from the environment alone.",
+    )
+    otel_sdk_disabled: str = Field(
+        default="",
+        validation_alias="OTEL_SDK_DISABLED",
+        description="`true` sends no spans; counts from the environment alone.",
+    )
+    otel_service_name: str = Field(
+        default="",
+        validation_alias="OTEL_SERVICE_NAME",
+        description="What the spans' service is called. Default: symmetra-mcp; counts from the environment alone.",
+    )
 
     @classmethod
     def settings_customise_sources(  # pydantic's name
@@ -457,6 +494,14 @@ class Settings(BaseSettings):
         """Cohere's key by either of its names, or empty."""
         key = self.cohere_api_key or self.co_api_key
         return key.get_secret_value() if key is not None else ""
+
+    @property
+    def traces_endpoint(self) -> str:
+        """Where spans are sent, or empty where none are."""
+        if self.otel_sdk_disabled.strip().lower() == "true" or self.otel_traces_exporter.strip().lower() == "none":
+            return ""
+        base = self.otel_endpoint.strip().rstrip("/")
+        return self.otel_traces_endpoint.strip() or (f"{base}/v1/traces" if base else "")
 
     @cached_property
     def data_folder(self) -> Path:

@@ -1,6 +1,7 @@
 """Requests for what there is not, refused as the specification wants it: with -32602, in one sentence.
 
-The SDK answers an unknown tool as if it had run and failed, and wrong arguments of a prompt as if it were broken.
+The SDK answers an unknown tool as if it had run and failed, wrong arguments of a prompt as if it were broken, and an
+unknown cursor with the first page again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver.tools import Tool
 
 _LONGEST_NAME = 80
+_ONE_PAGE = ("tools/list", "prompts/list", "resources/templates/list")
 
 
 def refuse_unknown(
@@ -40,6 +42,8 @@ def refuse_unknown(
         if ctx.method == "prompts/get":
             _check_name("prompt", params, [prompt.name for prompt in prompts()])
             _check_arguments(params, prompts())
+        if ctx.method in _ONE_PAGE and isinstance(params.get("cursor"), str):
+            _check_cursor(ctx.method, params["cursor"])
         return await call_next(ctx)
 
     return check
@@ -50,6 +54,11 @@ def _check_name(kind: str, params: Mapping[str, Any], known: Sequence[str]) -> N
     if isinstance(asked, str) and asked not in known:
         problem = f"Unknown {kind}: {asked[:_LONGEST_NAME]!r}. There are: {', '.join(known)}"
         raise MCPError(code=INVALID_PARAMS, message=problem)
+
+
+def _check_cursor(method: str, cursor: str) -> None:
+    if cursor:  # some clients send an empty one to begin
+        raise MCPError(code=INVALID_PARAMS, message=f"unknown cursor: {method} has one page, ask for it without one")
 
 
 def _check_arguments(params: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from symmetra_mcp.errors import ProviderError, SpaceMismatchError, SymmetraError
 from symmetra_mcp.passages import passage_body
 from symmetra_mcp.scopes import relative_path, tech_stacks_of
+from symmetra_mcp.spans import span
 from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter
 from symmetra_mcp.tokens import cut_to_tokens, estimate_tokens
 
@@ -232,8 +233,22 @@ async def _match_meaning(
     """
     provider = await providers.serving(space)
     embeddings = await provider.embed_query(query.text)
-    found = await store.match(replace(query, vector=embeddings.vectors[0], space=embeddings.space))
+    found = await _matched(store, replace(query, vector=embeddings.vectors[0], space=embeddings.space))
     return found, embeddings.space
+
+
+async def _matched(store: RuleStore, query: MatchQuery) -> Matches:
+    attributes = {
+        "db.system.name": "postgresql" if store.is_shared else "sqlite",
+        "db.operation.name": "match",
+        "db.collection.name": "rules",
+        "symmetra.match.mode": "words" if query.vector is None else "hybrid",
+    }
+    with span("match rules", attributes, leaves=store.is_shared) as current:
+        found = await store.match(query)
+        current.set_attribute("symmetra.match.considered", found.considered)
+        current.set_attribute("db.response.returned_rows", len(found.candidates))
+    return found
 
 
 async def _match_otherwise(
@@ -244,7 +259,7 @@ async def _match_otherwise(
         if space != active:
             with suppress(ProviderError, SpaceMismatchError):
                 return await _match_meaning(store, providers, space, query)
-    return await store.match(query), None
+    return await _matched(store, query), None
 
 
 def _match_query(request: SearchRequest) -> MatchQuery:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 from mcp.server.caching import CacheHint
-from mcp.server.mcpserver import MCPServer, ResourceSecurity
-from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.prompts.base import Message, Prompt, UserMessage
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
@@ -18,18 +17,20 @@ from pydantic import Field
 
 from symmetra_mcp import __version__
 from symmetra_mcp.app import make_app
-from symmetra_mcp.completions import REVIEW_PROMPT, RULE_ADDRESS, add_completions
+from symmetra_mcp.change_notices import ChangeNotices
+from symmetra_mcp.completions import REVIEW_PROMPT, add_completions
 from symmetra_mcp.config import Settings
-from symmetra_mcp.errors import ConfigError, RuleNotFoundError, SymmetraError
+from symmetra_mcp.errors import ConfigError, SymmetraError
 from symmetra_mcp.request_checks import refuse_unknown
-from symmetra_mcp.schemas import rule_markdown, search_result
+from symmetra_mcp.rule_resources import add_rule_resources
+from symmetra_mcp.schemas import search_result
 from symmetra_mcp.scopes import plain_path
 from symmetra_mcp.search import MAX_QUERY_CHARACTERS, SearchRequest
 from symmetra_mcp.stdio.serving import serve as serve_stdio
 from symmetra_mcp.task_extension import Tasks
+from symmetra_mcp.telemetry import telemetry
 from symmetra_mcp.text import search_text, unwrapped
 from symmetra_mcp.tools import make_tools, reembed_result
-from symmetra_mcp.types import RuleKey
 from symmetra_mcp.upkeep import Upkeep
 from symmetra_mcp.writing_tools import make_writing_tools
 
@@ -74,11 +75,13 @@ def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
         ConfigError: A setting names a tool that there is not.
     """
     upkeep = upkeep or Upkeep(app)
+    notices = ChangeNotices(upkeep)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[App]) -> AsyncIterator[App]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(upkeep.run)
+            tasks.start_soon(notices.run)
             app.jobs.attach(tasks)
             try:
                 yield app
@@ -107,14 +110,16 @@ def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
         tools=tools,
-        middleware=[greet, refuse_unknown(list_tools, list_prompts)],
+        middleware=[greet, refuse_unknown(list_tools, list_prompts), notices.observe],
+        subscriptions=notices.bus,
         extensions=[Tasks(app, reembed_result)],
         log_level=_log_level(app.settings),
         cache_hints={"tools/list": CacheHint(ttl_ms=_DAY_MS, scope="public")},
     )
-    _add_resources(server, app)
+    add_rule_resources(server, upkeep)
     _add_prompts(server, app, upkeep)
     add_completions(server, app)
+    notices.serve(server)
     return server
 
 
@@ -159,31 +164,13 @@ def serve(settings: Settings, front: Front) -> None:
     if front.listed:
         upkeep.greeted()
     server = make_server(upkeep.app, upkeep)
-    anyio.run(serve_stdio, server._lowlevel_server, initialization_options(server), front)
+    with telemetry(settings):
+        anyio.run(serve_stdio, server._lowlevel_server, initialization_options(server), front)
 
 
 def initialization_options(server: MCPServer[App]) -> InitializationOptions:
     """What a server says of itself in the handshake."""
     return server._lowlevel_server.create_initialization_options()
-
-
-def _add_resources(server: MCPServer[App], app: App) -> None:
-    @server.resource(
-        RULE_ADDRESS,
-        title="One rule",
-        mime_type="text/markdown",
-        description="A whole rule: guidance, rationale, where it applies, where it is written.",
-        security=ResourceSecurity(exempt_params={"project_id", "rule_id"}),  # keys of the store, no paths of files
-    )
-    async def rule(project_id: str, rule_id: str) -> str:
-        try:
-            await app.ready()
-            found = await app.store.get_rule(RuleKey(project_id, rule_id))
-        except RuleNotFoundError as exc:
-            raise ResourceNotFoundError(str(exc)) from None
-        except SymmetraError as exc:
-            raise ResourceError(str(exc)) from None
-        return rule_markdown(found)
 
 
 def _add_prompts(server: MCPServer[App], app: App, upkeep: Upkeep) -> None:

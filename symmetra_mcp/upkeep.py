@@ -61,16 +61,27 @@ class Upkeep:
                 tasks.start_soon(self._quietly, self.app.keep_backup)
                 tasks.start_soon(self._quietly, self.app.keep_copy)
 
+    async def keep_in_step(self, *, unasked: bool = False) -> None:
+        """Bring the rules in step with their files, and have new ones embedded in the background.
+
+        Args:
+            unasked: Nobody waits for it.
+
+        Raises:
+            SymmetraError: The store or the project's rule files can't be used.
+        """
+        self._greeted.set()
+        changed = await self.app.keep_in_step(unasked=unasked)
+        if self.app.take_refilled() or changed or self.app.store.copy_is_stale:
+            self._want()
+
     async def before_search(self) -> None:
         """Bring the rules in step, and wait a little for new ones to be embedded.
 
         Raises:
             SymmetraError: The store or the project's rule files can't be used.
         """
-        self._greeted.set()
-        changed = await self.app.keep_in_step()
-        if self.app.take_refilled() or changed or self.app.store.copy_is_stale:
-            self._want()
+        await self.keep_in_step()
         if self._patient_until is None or not self.app.providers.chosen.is_remote:
             self._patient_until = anyio.current_time() + PATIENCE_S
         with anyio.move_on_at(self._patient_until):

@@ -15,7 +15,7 @@ from symmetra_mcp import terminal
 pytest_plugins = ["supabase_stack.project"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SCRUBBED = ("SYMMETRA_", "OPENAI_", "COHERE_", "CO_API", "SUPABASE_", "CLAUDE_")
+SCRUBBED = ("SYMMETRA_", "OPENAI_", "COHERE_", "CO_API", "SUPABASE_", "CLAUDE_", "OTEL_")
 
 
 def pytest_report_header() -> str:

@@ -71,6 +71,11 @@ DEFAULTS = {
     "http_allowed_hosts": (),
     "http_allowed_origins": (),
     "log_level": "warning",
+    "otel_endpoint": "",
+    "otel_traces_endpoint": "",
+    "otel_traces_exporter": "",
+    "otel_sdk_disabled": "",
+    "otel_service_name": "",
 }
 
 
@@ -379,3 +384,22 @@ def test_the_env_file_of_a_project_does_not_choose_where_the_users_key_goes(monk
     monkeypatch.setenv("OPENAI_API_KEY", "mine")
     settings = load_settings()
     assert (settings.openai_key, settings.openai_base_url) == ("mine", "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/"}, "http://collector:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://b/x"}, "http://b/x"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_SDK_DISABLED": "TRUE"}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_SDK_DISABLED": "1"}, "http://a/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_TRACES_EXPORTER": "none"}, ""),
+    ],
+)
+def test_spans_go_where_the_standard_variables_say(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().traces_endpoint == expected

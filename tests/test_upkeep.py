@@ -100,3 +100,18 @@ async def test_a_search_waits_once_for_a_vendor_that_does_not_embed_a_change(pro
 def of_another_vendor(backup: FakeProvider) -> None:
     """A backup of another vendor's name: one of the same would be no backup."""
     backup._space = EmbeddingSpace("other", "backup", 32)
+
+
+async def test_new_files_are_looked_for_less_often_while_nobody_waits(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symmetra_mcp.app._LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr("symmetra_mcp.app._WALK_AGAIN_S", 0.0)
+    monkeypatch.setattr("symmetra_mcp.app._WALKING_SHARE", 1e-9)
+    settings = load_settings(project_dir=project, starter_rules=False)
+    app = App(settings, SqliteStore(settings.data_folder), ProviderChoice(FakeProvider()))
+    await app.keep_in_step()
+    (project / "CLAUDE.md").write_text("- Always close what you open.\n")
+    assert await app.keep_in_step(unasked=True) == []
+    assert len(await app.keep_in_step()) == 1
+    await app.aclose()

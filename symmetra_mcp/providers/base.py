@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from symmetra_mcp.errors import InputRefusedError, InvalidEmbeddingError
+from symmetra_mcp.spans import embedding_span
 from symmetra_mcp.tokens import estimate_model_tokens
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class EmbeddingProvider(ABC):
         Raises:
             ProviderError: The provider could not answer, or answered with something that is no embedding.
         """
-        return await self._checked(texts, "document")
+        return await self._timed(texts, "document")
 
     async def embed_each(self, texts: Sequence[str]) -> EachEmbedded:
         """Embed rule texts for storage; a text that the provider refuses keeps none of the others from it.
@@ -151,7 +152,7 @@ class EmbeddingProvider(ABC):
         Raises:
             ProviderError: The provider could not answer, or answered with something that is no embedding.
         """
-        return await self._checked([text], "query")
+        return await self._timed([text], "query")
 
     async def warm_up(self) -> None:  # noqa: B027 - a hook that a provider may leave as it is
         """Do now what the first call would do: load the model, open the connection. Safe to call twice."""
@@ -161,6 +162,12 @@ class EmbeddingProvider(ABC):
 
     async def aclose(self) -> None:  # noqa: B027 - a hook that a provider may leave as it is
         """Release what `warm_up` took. Safe to call twice."""
+
+    async def _timed(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
+        with embedding_span(len(texts), is_remote=self.is_remote) as tell:
+            embeddings = await self._checked(texts, input_type)
+            tell(embeddings.space, embeddings.tokens)
+        return embeddings
 
     async def _checked(self, texts: Sequence[str], input_type: InputType) -> Embeddings:
         import numpy as np

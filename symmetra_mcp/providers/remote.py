@@ -36,6 +36,7 @@ from symmetra_mcp.errors import (
 from symmetra_mcp.providers.base import EachEmbedded, EmbeddingProvider, Embeddings, checked
 from symmetra_mcp.providers.breaker import CircuitBreaker
 from symmetra_mcp.providers.pace import WIDEST_WINDOW, Pace, RateState
+from symmetra_mcp.spans import embedding_span
 from symmetra_mcp.tokens import estimate_model_tokens
 
 if TYPE_CHECKING:
@@ -313,7 +314,9 @@ class RemoteProvider(EmbeddingProvider):
         billed, refused = [0], dict[int, str]()
         tokens = _billed.set(billed), _refused.set(refused)
         try:
-            vectors = await self._embed_many([self._sendable(text) for text in texts], "document")
+            with embedding_span(len(texts), is_remote=True) as tell:
+                vectors = await self._embed_many([self._sendable(text) for text in texts], "document")
+                tell(self.space, billed[0])
         finally:
             _billed.reset(tokens[0])
             _refused.reset(tokens[1])

@@ -202,6 +202,20 @@ class RuleStore(ABC):
         """All rules, or those of one project, ordered by key."""
 
     @abstractmethod
+    async def page_of_rules(self, project_id: str, *, after: str = "", limit: int = 100) -> list[Rule]:
+        """Rules of one project, ordered by id, a page at a time.
+
+        Args:
+            project_id: The project.
+            after: Id that the page begins behind, whether there is such a rule or not; empty to begin.
+            limit: Size of a page, at most 500.
+        """
+
+    @abstractmethod
+    async def rules_revision(self) -> str:
+        """Another text whenever a rule may have changed, whoever wrote it. Reads no rule."""
+
+    @abstractmethod
     async def get_rule(self, key: RuleKey) -> Rule:
         """One rule.
 

@@ -212,6 +212,17 @@ class MirroredStore(RuleStore):
         return await self._read(lambda: self._team.list_rules(project_id), lambda copy: copy.list_rules(project_id))
 
     @override
+    async def page_of_rules(self, project_id: str, *, after: str = "", limit: int = 100) -> list[Rule]:
+        return await self._read(
+            lambda: self._team.page_of_rules(project_id, after=after, limit=limit),
+            lambda copy: copy.page_of_rules(project_id, after=after, limit=limit),
+        )
+
+    @override
+    async def rules_revision(self) -> str:
+        return await self._read(self._team.rules_revision, lambda copy: copy.rules_revision())
+
+    @override
     async def get_rule(self, key: RuleKey) -> Rule:
         return await self._read(lambda: self._team.get_rule(key), lambda copy: copy.get_rule(key))
 

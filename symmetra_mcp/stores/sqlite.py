@@ -126,6 +126,14 @@ class SqliteStore(RuleStore):
         return await self._run(self._list_rules, project_id)
 
     @override
+    async def page_of_rules(self, project_id: str, *, after: str = "", limit: int = 100) -> list[Rule]:
+        return await self._run(self._page_of_rules, project_id, after, limit)
+
+    @override
+    async def rules_revision(self) -> str:
+        return await self._run(self._rules_revision)
+
+    @override
     async def get_rule(self, key: RuleKey) -> Rule:
         return await self._run(self._get_rule, key)
 
@@ -343,6 +351,16 @@ class SqliteStore(RuleStore):
         with self._reading() as connection:
             query = f"SELECT {RULE_COLUMNS} FROM rules {where} ORDER BY project_id, rule_id"
             return [rule_of_row(row) for row in connection.execute(query, values).fetchall()]
+
+    def _page_of_rules(self, project_id: str, after: str, limit: int) -> list[Rule]:
+        query = f"SELECT {RULE_COLUMNS} FROM rules WHERE project_id = ? AND rule_id > ? ORDER BY rule_id LIMIT ?"
+        with self._reading() as connection:
+            rows = connection.execute(query, (project_id, after, limit)).fetchall()
+        return [rule_of_row(row) for row in rows]
+
+    def _rules_revision(self) -> str:
+        with self._reading() as connection:
+            return f"{self._inode}.{read_snapshot(connection).rules_revision}"
 
     def _get_rule(self, key: RuleKey) -> Rule:
         with self._reading() as connection:

@@ -204,6 +204,20 @@ class SupabaseStore(RuleStore):
 
     @override
     @_understood
+    async def page_of_rules(self, project_id: str, *, after: str = "", limit: int = 100) -> list[Rule]:
+        key = escaped([project_id, after]) if after else None
+        parameters = {"project": escaped(project_id), "id": None, "after": key, "page": min(limit, PAGE_RULES)}
+        return [rule_of_row(row) for row in await self._call("symmetra_rules", parameters)]
+
+    @override
+    @_understood
+    async def rules_revision(self) -> str:
+        status = await self._call("symmetra_status", {})
+        self._revision = status["revision"]
+        return str(self._revision)
+
+    @override
+    @_understood
     async def get_rule(self, key: RuleKey) -> Rule:
         rows = await self._rows(escaped(key.project_id), escaped(key.rule_id), None)
         if not rows:

@@ -912,3 +912,35 @@ async def test_giving_up_a_task_that_was_not_held_frees_nobody_elses(make_store:
             assert not held
     await one.aclose()
     await other.aclose()
+
+
+async def test_a_project_is_read_in_pages_by_id(store: RuleStore) -> None:
+    ids = ["B", "a", "a b", "ä", "规则"]  # by code point, in every store
+    await store.upsert_rules([*map(rule, reversed(ids)), rule("other", project_id="blog")])
+
+    first = await store.page_of_rules("shop", limit=2)
+    second = await store.page_of_rules("shop", after="a", limit=2)
+    rest = await store.page_of_rules("shop", after="a c", limit=500)
+
+    assert [[each.rule_id for each in page] for page in (first, second, rest)] == [ids[:2], ids[2:4], ids[3:]]
+    assert first[0] == rule("B")
+    assert await store.page_of_rules("nowhere") == []
+
+
+async def test_the_revision_tells_of_every_change_of_rules_whoever_makes_it(
+    store: RuleStore, make_store: Callable[[], RuleStore], provider: FakeProvider
+) -> None:
+    await store.upsert_rules([rule("one")])
+    first = await store.rules_revision()
+    await embed_missing(store, provider)
+    assert await store.rules_revision() == first
+
+    other = make_store()
+    await other.open()
+    await other.upsert_rules([rule("one", "Do it in another way.")])
+    second = await store.rules_revision()
+    await other.delete_rules([RuleKey("shop", "one")])
+    third = await store.rules_revision()
+    await other.aclose()
+
+    assert len({first, second, third}) == 3
