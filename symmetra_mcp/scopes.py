@@ -146,6 +146,16 @@ def matching_glob(scopes: Sequence[Scope], path: str) -> str | None:
     return "" if unlimited else None
 
 
+def glob_problem(pattern: str) -> str:
+    """Why a glob can't be read as it was meant, or an empty string."""
+    if _compiled(pattern.removeprefix("!")) == (_ANYTHING,):
+        return "it is no pattern, or stands for too many"
+    for opening, closing in ("{}", "[]", "()"):
+        if pattern.replace(f"\\{opening}", "").count(opening) != pattern.replace(f"\\{closing}", "").count(closing):
+            return f"{opening!r} and {closing!r} are not in pairs"
+    return ""
+
+
 def tech_stacks_of(path: str) -> tuple[str, ...]:
     """The tech stacks that a file's name tells, or none."""
     name = PurePosixPath(path.replace("\\", "/")).name.lower()

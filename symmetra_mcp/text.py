@@ -30,6 +30,8 @@ STAGES: dict[Stage, str] = {
     "embed": "Embedding rules",
     "index": "Indexing vectors",
     "vectors": "Copying vectors",
+    "compare": "Comparing rules",
+    "ask": "Asking for rules",
 }
 """What a long call is doing, as a person reads it."""
 
