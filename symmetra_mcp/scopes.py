@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -144,6 +144,11 @@ def matching_glob(scopes: Sequence[Scope], path: str) -> str | None:
         if matched is not None:
             return matched
     return "" if unlimited else None
+
+
+def matches_any(pattern: str, paths: Iterable[str]) -> bool:
+    """Whether a glob matches one of these paths at least, given as `relative_path` gives them."""
+    return any(_matches(pattern, path) for path in paths)
 
 
 def glob_problem(pattern: str) -> str:

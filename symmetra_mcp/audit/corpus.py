@@ -28,6 +28,11 @@ Vectors = Mapping[str, "NDArray[np.float32]"]
 """Vectors by content hash."""
 
 
+def without_code(text: str) -> str:
+    """A text without its code blocks."""
+    return _FENCE.sub("\n", text)
+
+
 class Corpus:
     """Rules by position.
 
@@ -59,7 +64,7 @@ class Corpus:
     @cached_property
     def prose(self) -> list[str]:
         """Guidance without its code blocks: examples command nothing."""
-        return [_FENCE.sub("\n", rule.guidance) for rule in self.rules]
+        return [without_code(rule.guidance) for rule in self.rules]
 
     @cached_property
     def terms(self) -> list[frozenset[str]]:

@@ -44,7 +44,8 @@ _PREFERS = re.compile(
     re.IGNORECASE,
 )
 _PREFERS_TURNED = re.compile(
-    r"\b(?:instead of|rather than)\s+(?P<worse>(?:[^.,;:()\n]|\.(?=\w)){2,60}),\s*(?:always\s+)?(?:use|prefer|choose)\s+"
+    r"\b(?:instead of|rather than)\s+(?P<worse>(?:[^.,;:()\n]|\.(?=\w)){2,60}),\s*"
+    r"(?:always\s+)?(?:use|prefer|choose)\s+"
     r"(?P<better>(?:[^.,;:()\n]|\.(?=\w)){2,60})",
     re.IGNORECASE,
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from symmetra_mcp.audit.directives import DIRECTIVE_WORDS
+from symmetra_mcp.audit.directives import DIRECTIVE_WORDS, directives
 from symmetra_mcp.audit.findings import Finding, concerned, listed
 from symmetra_mcp.audit.overlap import scopes_may_meet
 from symmetra_mcp.audit.pairs import SAME_WORDS, Nearness, Pair
@@ -27,8 +27,8 @@ SAME_WORDS_ALONE = 0.8
 HELD_WORDS = 0.75
 """Share of the words of one that the other must hold: two that each say something of their own are two rules."""
 SHORT = 12
-"""Terms up to which a single word of its own on both sides makes two rules: "Name files in kebab-case" and "Name branches
-in kebab-case" are alike in form alone."""
+"""Terms up to which a word of its own on both sides makes two rules: "Name files in kebab-case" and "Name branches in
+kebab-case" are alike in form alone."""
 _LIGHT_WORDS = DIRECTIVE_WORDS | frozenset(
     terms("write add create make include implement provide set run do put have give every any all each new also")
 )
@@ -73,6 +73,7 @@ def _says_the_same(corpus: Corpus, pair: Pair, scale: Nearness) -> bool:
         and _nothing_replaced(corpus.terms[pair.one], corpus.terms[pair.other])
         and text_key(one.guidance, one.heading_path) != text_key(other.guidance, other.heading_path)
         and _same_marks(corpus.prose[pair.one], corpus.prose[pair.other])
+        and _same_preferences(corpus.prose[pair.one], corpus.prose[pair.other])
         and _same_names(corpus.code[pair.one], corpus.code[pair.other])
     )
 
@@ -90,6 +91,12 @@ def _same_marks(one: str, other: str) -> bool:
         Counter(map(str.lower, mark.findall(one))) == Counter(map(str.lower, mark.findall(other)))
         for mark in (_NUMBER, _DENIAL)
     )
+
+
+def _same_preferences(one: str, other: str) -> bool:
+    """Whether neither turns what the other prefers: the words of "a over b" are those of "b over a"."""
+    turned = {(directive.worse, directive.better) for directive in directives(one) if directive.better}
+    return turned.isdisjoint((directive.better, directive.worse) for directive in directives(other))
 
 
 def _same_names(one: frozenset[str], other: frozenset[str]) -> bool:
@@ -131,7 +138,7 @@ def _copied_between_files(rules: Iterable[Rule]) -> list[Finding]:
         Finding(
             kind="duplicates",
             shape="exact",
-            about=f"{listed(files)} state{'' if len(files) > 1 else 's'} the same "
+            about=f"{listed(files)} state the same "
             f"{'rule' if len(copied) == 1 else f'{len(copied)} rules'}, word for word",
             next_step="keep the text in one file and let the others import it (`@AGENTS.md`) or link to it; searches "
             "count it once already, assistants that load the files read it each time",

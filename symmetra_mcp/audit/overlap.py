@@ -61,12 +61,9 @@ def _head(pattern: str) -> str:
 
 
 def _tail(pattern: str) -> str:
-    """What every match ends in."""
+    """What the name of every match ends in."""
     wild = _WILD_END.match(pattern)
-    if wild is None:
-        return pattern.rsplit("/", 1)[-1]
-    tail = pattern[wild.end() :]
-    return tail if not wild[0].endswith("**") else ""
+    return pattern[wild.end() if wild else 0 :].rsplit("/", 1)[-1]
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -15,8 +15,8 @@ from symmetra_mcp.audit.corpus import Corpus, Vectors
 from symmetra_mcp.audit.dead_globs import ProjectFiles, files_below, glob_findings
 from symmetra_mcp.audit.duplicates import exact_duplicates, near_duplicates
 from symmetra_mcp.audit.findings import KINDS, AuditReport, Finding, Kind
-from symmetra_mcp.audit.pairs import Pair, near_pairs, nearness
-from symmetra_mcp.audit.questions import MAX_ASKED, hardest_first
+from symmetra_mcp.audit.pairs import near_pairs, nearness
+from symmetra_mcp.audit.questions import MAX_ASKED, hardest_first, words_of
 from symmetra_mcp.audit.unfound import Embed, unfound_rules
 from symmetra_mcp.audit.wording import long_rules, vague_rules
 from symmetra_mcp.errors import ProviderError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.types import ProgressCallback, Rule, Stage
 
-_PAIRED: frozenset[Kind] = frozenset({"duplicates", "contradictions", "unfound"})
+_OF_MEANING: frozenset[Kind] = frozenset({"duplicates", "contradictions", "unfound"})
 
 
 async def audit(
@@ -52,7 +52,7 @@ async def audit(
         project_id: Look at this project, and at shared rules as far as they meet its own; by default at all but the
             starter rules.
         kinds: What to look for.
-        thorough: Ask for every rule, rather than for those that are hardest to find.
+        thorough: Ask for every rule, rather than for those whose titles tell them least from others.
         on_progress: Hears how far it is.
 
     Raises:
@@ -81,9 +81,11 @@ class _Audit:
         own = [rule for rule in rules if self._is_own(rule)]
         space: EmbeddingSpace | None = None
         findings: list[Finding] = []
-        if _PAIRED & set(self._kinds):
+        if _OF_MEANING & set(self._kinds):
             space, vectors = await self._vectors(known if "unfound" in self._kinds else rules)
-            findings += await self._compared(rules, known, space, vectors)
+            findings += await self._compared(rules, space, vectors)
+            if "unfound" in self._kinds:
+                findings += await self._unfound(own, known, space, vectors)
         if "long" in self._kinds:
             findings += long_rules(own)
         if "vague" in self._kinds:
@@ -123,9 +125,7 @@ class _Audit:
         )
         return space, await self._app.store.get_vectors(space, sorted(texts))
 
-    async def _compared(
-        self, rules: Sequence[Rule], known: Sequence[Rule], space: EmbeddingSpace | None, vectors: Vectors
-    ) -> list[Finding]:
+    async def _compared(self, rules: Sequence[Rule], space: EmbeddingSpace | None, vectors: Vectors) -> list[Finding]:
         corpus = await anyio.to_thread.run_sync(Corpus, rules, vectors, space.dimensions if space else 0)
         bare = len(rules) - int(corpus.embedded.sum())
         if bare and space is not None:
@@ -133,13 +133,12 @@ class _Audit:
                 f"{bare} of {len(rules)} rules are not embedded and were compared by their words alone "
                 "(`symmetra-mcp reembed`)"
             )
-        pairs, findings = await anyio.to_thread.run_sync(self._paired, corpus)
-        if "unfound" in self._kinds:
-            findings += await self._unfound(corpus, pairs, known, space, vectors)
-        return findings
+        return await anyio.to_thread.run_sync(self._paired, corpus)
 
-    def _paired(self, corpus: Corpus) -> tuple[list[Pair], list[Finding]]:
-        """Pairs, and what they say; in a worker thread."""
+    def _paired(self, corpus: Corpus) -> list[Finding]:
+        """What pairs of rules say; in a worker thread."""
+        if not {"duplicates", "contradictions"} & set(self._kinds):
+            return []
         pairs = near_pairs(corpus, partial(self._tell_from_thread, "compare"))
         scale = nearness(pairs)
         findings: list[Finding] = []
@@ -147,32 +146,20 @@ class _Audit:
             findings += [*exact_duplicates(corpus), *near_duplicates(corpus, pairs, scale)]
         if "contradictions" in self._kinds:
             findings += contradictions(corpus, pairs, scale)
-        return pairs, findings
+        return findings
 
     async def _unfound(
-        self,
-        corpus: Corpus,
-        pairs: Sequence[Pair],
-        known: Sequence[Rule],
-        space: EmbeddingSpace | None,
-        vectors: Vectors,
+        self, own: Sequence[Rule], known: Sequence[Rule], space: EmbeddingSpace | None, vectors: Vectors
     ) -> list[Finding]:
-        own = [row for row, rule in enumerate(corpus.rules) if self._is_own(rule)]
-        rows = own
+        words = await anyio.to_thread.run_sync(words_of, known)
         if not self._thorough and len(own) > MAX_ASKED:
-            among = set(own)
-            rows = [row for row in hardest_first(corpus, pairs) if row in among][:MAX_ASKED]
             self._notes.append(
-                f"asked for {MAX_ASKED} of {len(own)} rules, those that others crowd most; --thorough asks for all"
+                f"asked for {MAX_ASKED} of {len(own):,} rules, whose titles tell them least from others: "
+                "--thorough asks for all"
             )
-        return await unfound_rules(
-            [corpus.rules[row] for row in rows],
-            known,
-            vectors,
-            await self._embedding(space),
-            self._ask,
-            partial(self._tell, "ask"),
-        )
+            own = (await anyio.to_thread.run_sync(hardest_first, own, words))[:MAX_ASKED]
+        embed = await self._embedding(space)
+        return await unfound_rules(own, known, words, vectors, embed, self._ask, partial(self._tell, "ask"))
 
     async def _embedding(self, space: EmbeddingSpace | None) -> Embed | None:
         if space is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from symmetra_mcp.audit.findings import Finding, Shape, concerned, listed
-from symmetra_mcp.audit.questions import Pool, sentence_question, title_question
+from symmetra_mcp.audit.questions import Pool, Words, sentence_question, title_question
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
 from symmetra_mcp.search import DEFAULT_LIMIT
 
@@ -32,13 +32,20 @@ _QUOTED = 100
 
 
 async def unfound_rules(
-    rules: Iterable[Rule], known: Sequence[Rule], vectors: Vectors, embed: Embed | None, ask: Ask, tell: Tell
+    rules: Iterable[Rule],
+    known: Sequence[Rule],
+    words: Words,
+    vectors: Vectors,
+    embed: Embed | None,
+    ask: Ask,
+    tell: Tell,
 ) -> list[Finding]:
     """Ask for each rule by its title, and where that does not find it by its first sentence.
 
     Args:
         rules: What to ask for.
         known: Every rule that is stored.
+        words: Of every rule.
         vectors: Of their passages and of the probes.
         embed: Embeds questions; `None` where nothing does.
         ask: Searches as a user does.
@@ -51,7 +58,7 @@ async def unfound_rules(
     findings: list[Finding] = []
     for project_id, own in of_project.items():
         searched = [rule for rule in known if rule.project_id in (project_id, SHARED_PROJECT, STARTER_PROJECT)]
-        pool = await anyio.to_thread.run_sync(Pool, searched, vectors) if embed is not None else None
+        pool = await anyio.to_thread.run_sync(Pool, searched, words, vectors) if embed is not None else None
         for start in range(0, len(own), _BLOCK):
             block = own[start : start + _BLOCK]
             doubtful = block

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LONG_TOKENS = 400
 """Tokens of guidance from which an answer holds the best passage alone, as `search` has it."""
-FEW_TERMS = 3
+FEW_TERMS = 2
 """Terms of its own that a rule needs: with fewer, a question that fits it fits many others."""
 _EMPTY_WORDS = DIRECTIVE_WORDS | frozenset(
     terms(
@@ -56,7 +56,7 @@ def long_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
 
 
 def vague_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
-    """Rules with hardly a word that tells them from others, headings and keywords counted."""
+    """Rules with hardly a word that tells them from others: "Follow best practices", "Be specific"."""
     for rule in rules:
         own = own_terms(rule)
         if len(own) < FEW_TERMS:
@@ -72,7 +72,7 @@ def vague_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
 
 def own_terms(rule: Rule) -> frozenset[str]:
     """Terms by which a question can mean this rule and not any other."""
-    told = " ".join((rule.title, rule.guidance, *rule.keywords, *rule.heading_path[-2:], *rule.tech_stacks))
+    told = " ".join((rule.title, rule.guidance, rule.rationale, *rule.keywords))
     if _UNSPACED.search(told):  # a word has several terms there
         return frozenset(terms(told))
     return frozenset(terms(told)) - _EMPTY_WORDS
