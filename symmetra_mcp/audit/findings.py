@@ -22,7 +22,7 @@ Shape = Literal[
     "alternatives",
     "too-long",
     "not-embedded-whole",
-    "few-terms",
+    "few-words",
     "outranked",
     "below-threshold",
     "over-budget",

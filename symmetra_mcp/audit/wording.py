@@ -10,15 +10,15 @@ from symmetra_mcp.audit.directives import DIRECTIVE_WORDS
 from symmetra_mcp.audit.findings import Finding, concerned
 from symmetra_mcp.passages import MAX_PASSAGES, passages
 from symmetra_mcp.tokens import estimate_tokens
-from symmetra_mcp.words import terms
+from symmetra_mcp.words import MAX_QUERY_TERMS, query_terms, terms
 
 if TYPE_CHECKING:
     from symmetra_mcp.types import Rule
 
 LONG_TOKENS = 400
 """Tokens of guidance from which an answer holds the best passage alone, as `search` has it."""
-FEW_TERMS = 2
-"""Terms of its own that a rule needs: with fewer, a question that fits it fits many others."""
+FEW_WORDS = 2
+"""Words of its own that a rule needs: with fewer, a question that fits it fits many others."""
 _EMPTY_WORDS = DIRECTIVE_WORDS | frozenset(
     terms(
         "clean clear simple readable maintainable quality proper properly appropriate appropriately correct correctly "
@@ -29,7 +29,7 @@ _EMPTY_WORDS = DIRECTIVE_WORDS | frozenset(
     )
 )
 """Words that stand in rules of every subject."""
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
+_CODE = re.compile(r"`[^`\n]*[^\W\d]{2}[^`\n]*`")
 
 
 def long_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
@@ -56,23 +56,24 @@ def long_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
 
 
 def vague_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
-    """Rules with hardly a word that tells them from others: "Follow best practices", "Be specific"."""
+    """Rules with hardly a word that tells them from others: "Follow best practices", "Be specific".
+
+    What names code between backticks is about that code, however short it is.
+    """
     for rule in rules:
-        own = own_terms(rule)
-        if len(own) < FEW_TERMS:
-            told = f"only {', '.join(sorted(own))}" if own else "no word"
+        own = own_words(rule)
+        if len(own) < FEW_WORDS and not _CODE.search(rule.guidance):
+            told = f"only {own[0]!r}" if own else "no word"
             yield Finding(
                 kind="vague",
-                shape="few-terms",
+                shape="few-words",
                 about=f"{told} tells it from rules about anything else",
                 next_step="say what it is about: name the language, the tool, the place or the case, or add keywords",
                 rules=(concerned(rule),),
             )
 
 
-def own_terms(rule: Rule) -> frozenset[str]:
-    """Terms by which a question can mean this rule and not any other."""
-    told = " ".join((rule.title, rule.guidance, rule.rationale, *rule.keywords))
-    if _UNSPACED.search(told):  # a word has several terms there
-        return frozenset(terms(told))
-    return frozenset(terms(told)) - _EMPTY_WORDS
+def own_words(rule: Rule) -> list[str]:
+    """Words by which a question can mean this rule and not any other."""
+    told = query_terms(" ".join((rule.title, rule.guidance, rule.rationale, *rule.keywords)), MAX_QUERY_TERMS)
+    return [word for term, word in told.items() if term not in _EMPTY_WORDS and any(map(str.isalnum, term))]

@@ -85,7 +85,7 @@ def test_the_real_command_finds_what_is_wrong_with_a_projects_files(python: str)
     assert answer["counts"] == {"duplicates": 2, "contradictions": 2, "long": 0, "vague": 1, "unfound": 0, "globs": 1}
     assert answer["space"] == "local/all-MiniLM-L6-v2@384"
     shapes = {finding["shape"]: finding for finding in answer["findings"]}
-    assert set(shapes) == {"exact", "near", "alternatives", "reversed", "few-terms", "matches-nothing"}
+    assert set(shapes) == {"exact", "near", "alternatives", "reversed", "few-words", "matches-nothing"}
     assert [rule["places"] for rule in shapes["reversed"]["rules"]] == [["AGENTS.md:4"], ["CLAUDE.md:4"]]
     assert shapes["near"]["similarity"] > 0.8
 
