@@ -140,7 +140,8 @@ def _denied(corpus: Corpus, one: Directive, other: Directive) -> Iterator[_Oppos
     if one.denies == other.denies or one.conditional or other.conditional or one.better or other.better:
         return
     denied, demanded = (one, other) if one.denies else (other, one)
-    says_it_all = len(denied.about) > 1 and denied.about <= demanded.about
+    named = denied.thing == demanded.thing or len(denied.thing) > 1
+    says_it_all = named and len(denied.about) > 1 and denied.thing <= demanded.thing
     if says_it_all and corpus.agreement(denied.about, demanded.about) >= _ABOUT_THE_SAME:
         yield _Opposed("opposed", "one forbids what the other demands", one, other)
 

@@ -38,6 +38,7 @@ _CONDITION = re.compile(
     r"|more|again|twice|yet|anymore|because|since)\b|\u2192|->",
     re.IGNORECASE,
 )
+_USES = re.compile(r"\b(?:use|using)\s+(?P<thing>\S.{0,60}?)\s+(?:for|to|in|as|with|on)\s", re.IGNORECASE)
 _PREFERS = re.compile(
     r"\b(?:prefer(?:red|s)?|favou?r|use|choose|pick)\s+(?P<better>(?:[^.,;:()\n]|\.(?=\w)){2,60}?)\s+"
     r"(?:over|instead of|rather than|in preference to|in place of)\s+(?P<worse>(?:[^.,;:()\n]|\.(?=\w)){2,60})",
@@ -51,7 +52,7 @@ _PREFERS_TURNED = re.compile(
 )
 _CUT_AFTER = re.compile(r"\s+(?:for|when|where|if|in|to|as|because|since|unless|with|so|that|which)\s.*", re.I | re.S)
 _LIMIT = re.compile(
-    r"(?P<number>\d[\d,]*(?:\.\d+)?|two|three|four|five|eight|ten)[\s-]*(?P<unit>%|percent"
+    r"(?<![\d.,\u2013-])(?P<number>\d[\d,]*(?:\.\d+)?|two|three|four|five|eight|ten)[\s-]*(?P<unit>%|percent"
     r"|char(?:acter)?s?|columns?|cols|lines?|spaces?|words?"
     r"|milliseconds|ms|seconds?|secs?|minutes?|mins?|hours?|days?|px|rem|kb|mb|gb|kib|mib|parameters?|params?"
     r"|arguments?|args|levels?|files?|methods?|items?|retries|attempts|tokens?)(?![\w])",
@@ -75,7 +76,7 @@ _BOUNDS: tuple[tuple[str, re.Pattern[str]], ...] = (
             re.IGNORECASE,
         ),
     ),
-    ("exact", re.compile(r"\b(?:indent(?:ation|ed)?|coverage|tab ?size|timeout)\b", re.I)),
+    ("exact", re.compile(r"\b(?:indent(?:ation|ed)?|coverage|tab ?size)\b", re.I)),
 )
 _UNITS = {
     **dict.fromkeys(("%", "percent"), "%"),
@@ -123,6 +124,7 @@ class Directive:
         denies: It forbids what it is about; else it demands it.
         conditional: It holds under a condition or for a part, so that another may well say the opposite.
         about: Terms of what it is about.
+        thing: Terms of what it says to use, where it says what for; else of all it is about.
         better: Terms of what it prefers; empty where it compares nothing.
         worse: Terms of what it prefers that to.
         limits: Numbers it sets.
@@ -132,6 +134,7 @@ class Directive:
     denies: bool
     conditional: bool
     about: Terms
+    thing: Terms
     better: Terms = frozenset()
     worse: Terms = frozenset()
     limits: tuple[Limit, ...] = ()
@@ -157,11 +160,14 @@ def _directive(clause: str) -> Directive | None:
     better, worse = _preference(clause)
     if not (denied or limits or better or _COMMANDS.search(clause) or starts_with_command(clause)):
         return None
+    about = frozenset(terms(clause)) - DIRECTIVE_WORDS
+    used = _USES.search(clause)
     return Directive(
         text=clause,
         denies=bool(denied),
         conditional=bool(_CONDITION.search(_LABEL.sub("", clause))),
-        about=frozenset(terms(clause)) - DIRECTIVE_WORDS,
+        about=about,
+        thing=_stems(used["thing"]) - DIRECTIVE_WORDS if used else about,
         better=better,
         worse=worse,
         limits=limits,

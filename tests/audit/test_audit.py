@@ -10,6 +10,7 @@ from typing import TypeVar
 import anyio
 import pytest
 from rules_of import rule
+from supabase_stack.project import Project
 
 from symmetra_mcp.app import App
 from symmetra_mcp.audit.findings import AuditReport, Kind
@@ -22,7 +23,9 @@ from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.reembed import complete_space
 from symmetra_mcp.search import SearchRequest
+from symmetra_mcp.stores.base import RuleStore
 from symmetra_mcp.stores.sqlite import SqliteStore
+from symmetra_mcp.stores.supabase import SupabaseStore
 from symmetra_mcp.testing import FakeProvider
 from symmetra_mcp.types import Rule
 
@@ -145,3 +148,23 @@ def test_what_is_surely_found_is_found_by_a_search() -> None:
         return sum(sure)
 
     assert with_rules(rules, check) > 0
+
+
+@pytest.mark.slow
+def test_a_teams_store_gives_the_same_findings(emptied_project: Project) -> None:
+    provider = FakeProvider()
+
+    async def over(store: RuleStore) -> AuditReport:
+        app = App(load_settings(), store, ProviderChoice(provider))
+        try:
+            await store.open()
+            await store.upsert_rules(RULES)
+            await complete_space(store, provider)
+            return await audit(app)
+        finally:
+            await app.aclose()
+
+    embedded = anyio.run(over, SqliteStore(load_settings().data_folder))
+    team = anyio.run(over, SupabaseStore(emptied_project.address()))
+    assert team.counts == embedded.counts
+    assert [finding.rules for finding in team.findings] == [finding.rules for finding in embedded.findings]
