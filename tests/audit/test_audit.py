@@ -119,6 +119,15 @@ def test_a_rule_that_others_keep_out_of_the_first_five_is_told_with_their_names(
     assert finding.about.endswith("come first")
 
 
+def test_a_rule_too_far_from_its_own_title_is_told_with_the_similarity_that_it_lacks() -> None:
+    lost = replace(rule(f"Overview\n\n{'Ledgers. ' * 60}", line=99), title="Overview")
+    [finding] = looked_at(*RULES, lost, kinds=("unfound",)).findings
+    assert (finding.shape, finding.rules[0].rule_id) == ("below-threshold", "AGENTS.md-99")
+    assert finding.about.startswith(
+        "not even 'Overview' finds it: no rule applies, as the nearest has a similarity of "
+    )
+
+
 def test_without_a_provider_rules_are_asked_for_by_words_and_that_is_told() -> None:
     async def broken(app: App) -> AuditReport:
         app.providers.chosen.failure = ProviderUnavailableError("it is down", provider="fake")  # type: ignore[attr-defined]
