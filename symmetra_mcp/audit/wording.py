@@ -23,7 +23,7 @@ _EMPTY_WORDS = DIRECTIVE_WORDS | frozenset(
     terms(
         "clean clear simple readable maintainable quality proper properly appropriate appropriately correct correctly "
         "write add create implement provide include apply maintain improve work project codebase software developer "
-        "team standard standards convention guideline principle practices approach pattern style thing way high better "
+        "team standard standards convention guideline principle practices approach style thing way high better "
         "efficient effective robust consistent consistency careful carefully always everything anything something "
         "existing specific relevant necessary possible when needed general common etc"
     )

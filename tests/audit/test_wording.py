@@ -35,7 +35,14 @@ def test_a_rule_that_fits_everything_is_vague(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Use Vitest for all tests.", "Avoid `cast`.", "Avoid hard-coded numbers.", "テストを必ず書くこと"]
+    "text",
+    [
+        "Use Vitest for all tests.",
+        "Avoid `cast`.",
+        "Use the visitor pattern.",
+        "Avoid hard-coded numbers.",
+        "テストを必ず書くこと",
+    ],
 )
 def test_a_short_rule_about_something_is_not(text: str) -> None:
     assert list(vague_rules([rule(text)])) == []
