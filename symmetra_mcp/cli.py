@@ -7,23 +7,19 @@ answer any more; 2: wrong usage.
 from __future__ import annotations
 
 import io
-import math
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-import anyio
 import click
 
 from symmetra_mcp import __version__, terminal
 from symmetra_mcp.app import App
-from symmetra_mcp.errors import ProviderError
+from symmetra_mcp.audit_command import audit
 from symmetra_mcp.eval_command import evaluate
 from symmetra_mcp.install_command import install
 from symmetra_mcp.migrate_command import migrate
-from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
 from symmetra_mcp.schema_command import schema
 from symmetra_mcp.search import (
     DEFAULT_LIMIT,
@@ -36,11 +32,13 @@ from symmetra_mcp.search import (
 from symmetra_mcp.spaces_command import spaces
 from symmetra_mcp.terminal import (
     ProjectId,
+    check_project,
     examples,
     give_way,
     json_option,
     progress,
     project_option,
+    sync,
     with_app,
     write,
 )
@@ -53,8 +51,6 @@ if TYPE_CHECKING:
     from symmetra_mcp.running import RunningNow
     from symmetra_mcp.types import InputType
 
-_PATIENCE_S = 15.0
-"""How long a search on the command line waits for a vendor to embed what is new."""
 _STDIN_CHUNK = 65_536
 _LOOPBACK, _PORT = "127.0.0.1", 8000
 
@@ -167,10 +163,10 @@ def search(
             max_tokens=max_tokens,
         )
         if not no_sync:
-            await _sync(app)
+            await sync(app)
         every = project == "*"
         if not every:
-            await _check_project(app, project)
+            await check_project(app, project)
         if category or tech_stacks:
             _notice_unknown(await app.list_rules(), category, tech_stacks)
         answer = await app.search(request, project_id="" if every else project, all_projects=every)
@@ -220,7 +216,7 @@ def import_(paths: tuple[Path, ...], project: str, dry_run: bool, prune: bool, v
 
 @cli.group()
 def rules() -> None:
-    """List, show, export, delete and restore rules, and move them to and from a team's store."""
+    """List, show, audit, export, delete and restore rules, and move them to and from a team's store."""
 
 
 @rules.command("list", epilog=examples("symmetra-mcp rules list --project starter --category security"))
@@ -232,7 +228,7 @@ def list_(project: str, category: str, as_json: bool) -> None:
     from symmetra_mcp.tables import rules_table
 
     async def run(app: App) -> None:
-        await _check_project(app, project)
+        await check_project(app, project)
         every = await app.list_rules(project or None)
         _notice_unknown(every, category)
         found = [rule for rule in every if not category or rule.category.casefold() == category.casefold()]
@@ -278,7 +274,7 @@ def export(project: str, format_: RuleFormat | None, output: Path | None, as_jso
         format_ = terminal.format_of(output)
 
     async def run(app: App) -> None:
-        await _check_project(app, project)
+        await check_project(app, project)
         text = dump_rules(await app.list_rules(project or None), format_)
         if output is None:
             write(text, as_data=True)
@@ -415,6 +411,7 @@ cli.add_command(install)
 cli.add_command(migrate)
 cli.add_command(schema)
 cli.add_command(spaces)
+rules.add_command(audit)
 rules.add_command(push)
 rules.add_command(pull)
 
@@ -432,21 +429,6 @@ def main() -> NoReturn:
     raise SystemExit(0)
 
 
-async def _sync(app: App) -> None:
-    """Read the project's rule files where they changed, and embed what no other process is embedding.
-
-    A vendor that does not answer is waited for a while; the local model for as long as it takes.
-    """
-    with progress() as on_progress:
-        await app.keep_in_step(on_progress=on_progress)
-        patience_s = _PATIENCE_S if app.providers.chosen.is_remote else math.inf
-        with suppress(ProviderError), anyio.move_on_after(patience_s):  # the search answers, and says what is missing
-            await app.embed_missing(wait=False, on_progress=on_progress)
-    notice = await app.space_notice()
-    if notice:
-        click.echo(f"Notice: {notice}", err=True)
-
-
 def _query_from_stdin() -> str:
     """The part of stdin that a query can hold; what is cut is told on stderr."""
     if sys.stdin is None:
@@ -459,15 +441,6 @@ def _query_from_stdin() -> str:
         total = len(query) + rest
         click.echo(f"Notice: the query is the first {len(query):,} of {total:,} characters from stdin", err=True)
     return query
-
-
-async def _check_project(app: App, project: str) -> None:
-    """Refuse a project that is not there: an empty answer would say that it has no rules."""
-    counts = await app.count_rules() if project else {}
-    if not project or project in counts or project in (SHARED_PROJECT, STARTER_PROJECT):
-        return
-    if app.project is None or project not in app.project.project_ids:
-        raise click.ClickException(unknown_name("project", project, counts))
 
 
 def _notice_unknown(rules: Iterable[Rule], category: str, tech_stacks: Iterable[str] = ()) -> None:
@@ -483,7 +456,7 @@ def _notice_unknown(rules: Iterable[Rule], category: str, tech_stacks: Iterable[
 
 
 async def _rules_named(app: App, rule_id: str, project: str) -> list[Rule]:
-    await _check_project(app, project)
+    await check_project(app, project)
     found = await app.get_rule(rule_id, project)
     if not found:
         where = f" in project {project!r}" if project else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -144,6 +144,21 @@ def matching_glob(scopes: Sequence[Scope], path: str) -> str | None:
         if matched is not None:
             return matched
     return "" if unlimited else None
+
+
+def matches_any(pattern: str, paths: Iterable[str]) -> bool:
+    """Whether a glob matches one of these paths at least, given as `relative_path` gives them."""
+    return any(_matches(pattern, path) for path in paths)
+
+
+def glob_problem(pattern: str) -> str:
+    """Why a glob can't be read as it was meant, or an empty string."""
+    if _compiled(pattern.removeprefix("!")) == (_ANYTHING,):
+        return "it is no pattern, or stands for too many"
+    for opening, closing in ("{}", "[]", "()"):
+        if pattern.replace(f"\\{opening}", "").count(opening) != pattern.replace(f"\\{closing}", "").count(closing):
+            return f"{opening!r} and {closing!r} are not in pairs"
+    return ""
 
 
 def tech_stacks_of(path: str) -> tuple[str, ...]:

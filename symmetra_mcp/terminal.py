@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,8 +20,9 @@ import click
 
 from symmetra_mcp.app import App, open_app
 from symmetra_mcp.config import Settings, checked_project_id, load_project_settings, load_settings
-from symmetra_mcp.errors import ConfigError, SymmetraError
-from symmetra_mcp.text import STAGES, ProgressLines
+from symmetra_mcp.errors import ConfigError, ProviderError, SymmetraError
+from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
+from symmetra_mcp.text import STAGES, ProgressLines, unknown_name
 from symmetra_mcp.types import ProgressCallback, Stage
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 EXPORT_FORMATS: tuple[RuleFormat, ...] = ("yaml", "json", "jsonl", "md")
 _WHOLE_LINES = 100_000
+_PATIENCE_S = 15.0
+"""How long a command waits for a vendor to embed what is new."""
 _NICENESS = 10
 
 
@@ -213,3 +217,27 @@ def progress() -> Iterator[ProgressCallback]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield on_progress
+
+
+async def sync(app: App) -> None:
+    """Read the project's rule files where they changed, and embed what no other process is embedding.
+
+    A vendor that does not answer is waited for a while; the local model for as long as it takes.
+    """
+    with progress() as on_progress:
+        await app.keep_in_step(on_progress=on_progress)
+        patience_s = _PATIENCE_S if app.providers.chosen.is_remote else math.inf
+        with suppress(ProviderError), anyio.move_on_after(patience_s):  # the search answers, and says what is missing
+            await app.embed_missing(wait=False, on_progress=on_progress)
+    notice = await app.space_notice()
+    if notice:
+        click.echo(f"Notice: {notice}", err=True)
+
+
+async def check_project(app: App, project: str) -> None:
+    """Refuse a project that is not there: an empty answer would say that it has no rules."""
+    counts = await app.count_rules() if project else {}
+    if not project or project in counts or project in (SHARED_PROJECT, STARTER_PROJECT):
+        return
+    if app.project is None or project not in app.project.project_ids:
+        raise click.ClickException(unknown_name("project", project, counts))

@@ -30,6 +30,7 @@ STAGES: dict[Stage, str] = {
     "embed": "Embedding rules",
     "index": "Indexing vectors",
     "vectors": "Copying vectors",
+    "compare": "Comparing rules",
     "ask": "Asking questions",
 }
 """What a long call is doing, as a person reads it."""

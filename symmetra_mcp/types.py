@@ -117,7 +117,7 @@ class Rule:
         return self.sources[0].heading_path if self.sources else ()
 
 
-Stage = Literal["read", "write", "embed", "index", "vectors", "ask"]
+Stage = Literal["read", "write", "embed", "index", "vectors", "compare", "ask"]
 ProgressCallback = Callable[[Stage, int, int], None]
 """Called on the event loop's thread with what is being done, how many are done, and of how many."""
 

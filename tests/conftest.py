@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from supabase_stack.real import REAL_PROJECT
 
@@ -15,6 +16,8 @@ from symmetra_mcp import terminal
 pytest_plugins = ["supabase_stack.project"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+hypothesis.settings.register_profile("no clock", deadline=None)  # how long an example takes is the machine's matter
+hypothesis.settings.load_profile("no clock")
 SCRUBBED = ("SYMMETRA_", "OPENAI_", "COHERE_", "CO_API", "SUPABASE_", "CLAUDE_", "OTEL_")
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -44,7 +45,7 @@ class Machine:
     def __init__(self) -> None:
         self.old, self.new = FakeProvider("old"), Provider("new")
 
-    def make_app(self, settings: Settings) -> App:
+    def make_app(self, settings: Settings, *, usage_folder: Path | None = None) -> App:
         return App(settings, SqliteStore(settings.data_folder), ProviderChoice(self.new, others=(self.old,)))
 
     def run(self, *arguments: str, answer: str | None = None) -> Result:

@@ -154,6 +154,17 @@ class EmbeddingProvider(ABC):
         """
         return await self._timed([text], "query")
 
+    async def embed_queries(self, texts: Sequence[str]) -> Embeddings:
+        """Embed many search queries at once, in input order: none is waited for by itself.
+
+        Returns:
+            `vectors` of shape `(len(texts), space.dimensions)`, float32, unit length.
+
+        Raises:
+            ProviderError: The provider could not answer, or answered with something that is no embedding.
+        """
+        return await self._checked(texts, "query")
+
     async def warm_up(self) -> None:  # noqa: B027 - a hook that a provider may leave as it is
         """Do now what the first call would do: load the model, open the connection. Safe to call twice."""
 

@@ -221,6 +221,10 @@ class CachingProvider(EmbeddingProvider):
         return await self._inner.embed_each(texts)
 
     @override
+    async def embed_queries(self, texts: Sequence[str]) -> Embeddings:
+        return await self._inner.embed_queries(texts)
+
+    @override
     async def embed_query(self, text: str) -> Embeddings:
         await self._find_out_space()
         key = cache_key(self._inner.space, "query", text)

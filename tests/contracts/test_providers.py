@@ -93,6 +93,15 @@ def test_query_is_one_unit_float32_vector_of_the_providers_space(provider: Embed
     np.testing.assert_allclose(np.linalg.norm(embeddings.vectors), 1, atol=1e-5)
 
 
+def test_many_queries_at_once_have_the_vectors_that_each_has_alone(
+    provider: EmbeddingProvider, runner: Runner, query: Query
+) -> None:
+    together = runner.run(provider.embed_queries(TEXTS))
+
+    assert together.space == provider.space
+    assert np.sum(together.vectors * np.stack([query(text) for text in TEXTS]), axis=1).min() >= 0.99999
+
+
 def test_vectors_come_in_the_order_of_the_texts(documents: Documents) -> None:
     forwards = documents(TEXTS)
     backwards = documents(TEXTS[::-1])

@@ -81,7 +81,7 @@ def test_dry_run_writes_nothing_and_tells_the_same(store: MemoryRules, project: 
     assert dry.added == run(store, project).added
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(ITEMS))
 def test_reordering_keeps_every_id(order: list[str]) -> None:
     before = stored(parsed("AGENTS.md", page(ITEMS)))
@@ -89,7 +89,7 @@ def test_reordering_keeps_every_id(order: list[str]) -> None:
     assert (after.added, after.changed, after.removed, after.stale) == ((), (), (), ())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(which=st.integers(0, 4), word=st.sampled_from(["carefully", "everywhere", "please"]))
 def test_edited_item_keeps_its_id_and_its_neighbours_are_unchanged(which: int, word: str) -> None:
     before = stored(parsed("AGENTS.md", page(ITEMS)))
