@@ -161,7 +161,10 @@ async def test_a_long_question_is_cut_to_what_is_read(vendor: LoopbackVendor, re
     assert len(vendor.stats.recent[-1].body["query"]) <= module.MAX_QUERY_TOKENS * 4 + 2
 
 
-@pytest.mark.parametrize("fault", list(EXPECTED), ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, id=fault, marks=[pytest.mark.slow] * (EXPECTED[fault] is SILENT)) for fault in EXPECTED],
+)
 async def test_a_lasting_fault_is_told_and_no_key_with_it(
     vendor: LoopbackVendor, reranker: CohereReranker, fault: Fault, everything_logged: io.StringIO
 ) -> None:
