@@ -44,7 +44,7 @@ class HitAnswer(Answer):
     )
     category: str = ""
     priority: str
-    score: Annotated[float, Field(description="Meaning and words fused, or the re-ranker's; compares hits of this answer only")]
+    score: Annotated[float, Field(description="Fused, or the re-ranker's; compares hits of this answer only")]
     similarity: Annotated[float | None, Field(description="Cosine with the query, -1 to 1")] = None
     matched: Annotated[list[str], Field(description="Why: meaning, words: ..., path: glob")]
     source: Annotated[str, Field(description="path:line of the file that states it")] = ""
