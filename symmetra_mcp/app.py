@@ -28,7 +28,7 @@ from symmetra_mcp.errors import (
     StoreUnavailableError,
     SymmetraError,
 )
-from symmetra_mcp.health import check_health, other_space_notice
+from symmetra_mcp.health import check_health, check_reranker, other_space_notice
 from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, record_import
 from symmetra_mcp.jobs import Job, Jobs
 from symmetra_mcp.metering import UsageReport, usage_report
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from symmetra_mcp.ingest.report import ImportReport
     from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
     from symmetra_mcp.providers.select import ProviderChoice
+    from symmetra_mcp.reranking import Reranking
     from symmetra_mcp.running import RunningNow
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.base import RuleStore, SpaceStatus
@@ -81,15 +82,22 @@ class App:
         settings: What it was made from.
         store: Where rules are kept.
         providers: What embeds.
+        reranking: What orders the rules that were found once more, or `None`.
         jobs: Work that outlives the call that began it.
     """
 
     def __init__(
-        self, settings: Settings, store: RuleStore, providers: ProviderChoice, usage_log: UsageLog | None = None
+        self,
+        settings: Settings,
+        store: RuleStore,
+        providers: ProviderChoice,
+        usage_log: UsageLog | None = None,
+        reranking: Reranking | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.providers = providers
+        self.reranking = reranking
         self.jobs = Jobs()
         self._usage_log = usage_log
         self._opening = anyio.Lock()
@@ -121,6 +129,8 @@ class App:
         with anyio.CancelScope(shield=True):
             await self.store.aclose()
             await self.providers.aclose()
+            if self.reranking is not None:
+                await self.reranking.reranker.aclose()
             if self._usage_log is not None:
                 await anyio.to_thread.run_sync(self._usage_log.close)
 
@@ -299,6 +309,15 @@ class App:
         provider = await self.providers.serving(await self.store.active_space())
         await provider.warm_up()
 
+    async def warm_up_reranker(self) -> None:
+        """Load the re-ranker's model, or import the vendor's SDK; nothing to do where there is none.
+
+        Raises:
+            ProviderError: It can't be done; searches say so.
+        """
+        if self.reranking is not None:
+            await self.reranking.reranker.warm_up()
+
     async def _import(
         self, folder: RuleFolder, *, prune: bool, dry_run: bool = False, on_progress: ProgressCallback | None = None
     ) -> ImportReport:
@@ -371,13 +390,16 @@ class App:
 
     # Rules out
 
-    async def search(self, request: SearchRequest, *, project_id: str = "", all_projects: bool = False) -> SearchAnswer:
+    async def search(
+        self, request: SearchRequest, *, project_id: str = "", all_projects: bool = False, may_rerank: bool = True
+    ) -> SearchAnswer:
         """Find the rules that matter.
 
         Args:
             request: The question; its projects are filled in here.
             project_id: Project to search instead of the one in hand.
             all_projects: Search every project.
+            may_rerank: Let the re-ranker order them, where there is one.
 
         Raises:
             StoreError: The store failed.
@@ -394,6 +416,7 @@ class App:
                 preferred_project_ids=own,
                 root=request.root or (str(self.project.root) if self.project is not None else ""),
             ),
+            self.reranking if may_rerank else None,
         )
 
     def _own_projects(self, project_id: str = "") -> tuple[str, ...]:
@@ -486,7 +509,10 @@ class App:
             problems["project"] = ComponentHealth("healthy", details)
         except SymmetraError as exc:
             problems["project"] = ComponentHealth("unhealthy", problem=str(exc), next_step="Then check again")
-        if self.providers.chosen.is_remote or self.settings.spending_limit is not None:
+        if self.reranking is not None:
+            problems["reranker"] = await check_reranker(self.reranking)
+        pays = self.providers.chosen.is_remote or self.settings.rerank == "cohere"
+        if pays or self.settings.spending_limit is not None:
             problems["usage"] = await self._usage_health()
         self.providers.try_again()  # somebody asks because something was wrong: perhaps it no longer is
         return await check_health(self.store, self.providers, thorough=thorough, known=problems)
@@ -504,7 +530,7 @@ class App:
         return ComponentHealth("healthy", details)
 
     async def usage(self, *, all_months: bool = False) -> UsageReport:
-        """What embeddings cost: this month, or in all months."""
+        """What vendors cost: this month, or in all months."""
         limit_usd = self.settings.spending_limit
         if self._usage_log is None:
             return UsageReport((), 0.0, limit_usd, "")
@@ -668,10 +694,12 @@ def make_app(settings: Settings, *, usage_folder: Path | None = None) -> App:
         settings: What to wire.
         usage_folder: Where requests are counted and the spending limit is kept; by default the store's folder.
     """
-    from symmetra_mcp.metering import UsageMeter
+    from symmetra_mcp.metering import RerankMeter, UsageMeter
     from symmetra_mcp.providers.cache import FILE_NAME as CACHE_FILE
     from symmetra_mcp.providers.cache import CachingProvider, VectorCache
     from symmetra_mcp.providers.select import select_providers
+    from symmetra_mcp.rerankers.select import select_reranker
+    from symmetra_mcp.reranking import Reranking
     from symmetra_mcp.stores.select import chosen_store
     from symmetra_mcp.usage import FILE_NAME as USAGE_FILE
     from symmetra_mcp.usage import UsageLog
@@ -684,7 +712,11 @@ def make_app(settings: Settings, *, usage_folder: Path | None = None) -> App:
         return CachingProvider(provider, VectorCache(cache_file if provider.is_remote else None))
 
     providers = select_providers(settings, meter=lambda space: UsageMeter(usage_log, space, settings), wrapped=cached)
-    return App(settings, chosen_store(settings), providers, usage_log)
+    reranker = select_reranker(
+        settings, meter=lambda provider, model: RerankMeter(usage_log, provider, model, settings)
+    )
+    reranking = Reranking(reranker, settings.rerank_candidates) if reranker is not None else None
+    return App(settings, chosen_store(settings), providers, usage_log, reranking)
 
 
 @asynccontextmanager

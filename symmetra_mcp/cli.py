@@ -169,6 +169,8 @@ def search(
             await check_project(app, project)
         if category or tech_stacks:
             _notice_unknown(await app.list_rules(), category, tech_stacks)
+        with suppress(ProviderError):  # the search says what is wrong
+            await app.warm_up_reranker()
         answer = await app.search(request, project_id="" if every else project, all_projects=every)
         result = search_result(answer)
         terminal.show(result.to_dict() if as_json else search_answer(result), as_json=as_json)

@@ -29,6 +29,7 @@ from typing_extensions import override
 from symmetra_mcp.errors import ConfigError
 
 EmbeddingBackend = Literal["auto", "openai", "cohere", "local"]
+RerankChoice = Literal["off", "cohere", "local"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 StoreChoice = Literal["auto", "embedded", "supabase"]
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
@@ -217,12 +218,34 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="Most US dollars to spend on embeddings in a calendar month (UTC).",
+        description="Most US dollars to spend on embeddings and re-ranking in a calendar month (UTC).",
     )
     embedding_backup: bool = Field(
         default=True,
         description="`0` doesn't keep vectors of the bundled model beside a provider's: searches then have words alone "
         "while the provider is down.",
+    )
+    rerank: RerankChoice = Field(
+        default="off",
+        description="What reads the best rules again beside the question and puts them in order: `off`, `cohere` or "
+        "`local`. `cohere` is sent the question and these rules with every search.",
+    )
+    rerank_model: str = Field(
+        default="",
+        description="Model of the re-ranker: `rerank-v5.0-fast` or `cross-encoder/ms-marco-MiniLM-L6-v2` by default. "
+        "For `local` any cross-encoder of SentenceTransformers by name or folder.",
+    )
+    rerank_candidates: int = Field(default=40, ge=2, le=100, description="How many of the best rules it reads.")
+    rerank_timeout: float = Field(
+        default=2.0, gt=0, le=60, description="Seconds that a search waits for it, before the order stays as it was."
+    )
+    rerank_price: float | None = Field(
+        default=None,
+        ge=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="US dollars for a million tokens of `rerank-v5.0-fast` and `rerank-v5.0-pro`, for 1,000 searches "
+        "of other models. Default: unknown.",
     )
     query_cache: bool = Field(default=True, description="`0` keeps no vectors of queries on disk.")
     store: StoreChoice = Field(
@@ -355,7 +378,7 @@ class Settings(BaseSettings):
             _ProjectFile(settings_cls, environment),
         )
 
-    @field_validator("embedding_backend", "log_level", "store", mode="before")
+    @field_validator("embedding_backend", "rerank", "log_level", "store", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
@@ -370,6 +393,11 @@ class Settings(BaseSettings):
     def _bundled_model_by_its_short_name(cls, value: str) -> str:
         name = value.strip()
         return BUNDLED_MODEL if name == f"sentence-transformers/{BUNDLED_MODEL}" else name
+
+    @field_validator("rerank_model")
+    @classmethod
+    def _rerank_model_name(cls, value: str) -> str:
+        return value.strip()
 
     @field_validator("openai_base_url", "co_api_url", "supabase_url", "plain_supabase_url", "supabase_api_url")
     @classmethod
@@ -433,7 +461,8 @@ class Settings(BaseSettings):
             () if self.store == "embedded" else ("supabase_key", "plain_supabase_key", "supabase_service_role_key")
         )
         embedding = {"auto": openai + cohere, "openai": openai, "cohere": cohere, "local": ()}[self.embedding_backend]
-        return (*embedding, *supabase, "supabase_access_token")
+        reranking = cohere if self.rerank == "cohere" else ()
+        return tuple(dict.fromkeys((*embedding, *reranking, *supabase, "supabase_access_token")))
 
     @field_validator("rules", mode="before")
     @classmethod

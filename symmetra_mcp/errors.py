@@ -17,6 +17,7 @@ SymmetraError
 │  ├─ ProviderUnavailableError
 │  ├─ InputRefusedError
 │  ├─ InvalidEmbeddingError
+│  ├─ InvalidRankingError
 │  ├─ SpendingLimitError
 │  └─ NoProviderError
 └─ StoreError
@@ -93,7 +94,7 @@ class EvaluationError(SymmetraError):
 
 
 class ProviderError(SymmetraError):
-    """An embedding provider failed.
+    """A provider failed: one of embeddings, or a re-ranker.
 
     Attributes:
         provider: The vendor's name, such as `openai` or `local`.
@@ -166,6 +167,10 @@ class SpendingLimitError(ProviderError):
 
 class InvalidEmbeddingError(ProviderError):
     """The provider answered with something that is no embedding: wrong count, wrong length, not finite, all zero."""
+
+
+class InvalidRankingError(ProviderError):
+    """A re-ranker answered with something that is no ranking: wrong count, an index twice, not finite."""
 
 
 class NoProviderError(ProviderError):

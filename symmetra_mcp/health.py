@@ -12,10 +12,12 @@ from symmetra_mcp.types import ComponentHealth, ComponentStatus, Detail, HealthR
 
 if TYPE_CHECKING:
     from symmetra_mcp.providers.select import ProviderChoice
+    from symmetra_mcp.reranking import Reranking
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.base import RuleStore
 
 _PROBE = "vector database architecture"
+_PROBE_DOCUMENTS = ("Choosing where vectors are stored", "Naming of variables")
 _RANK: tuple[ComponentStatus, ...] = ("healthy", "degraded", "unhealthy")
 
 
@@ -45,6 +47,27 @@ async def check_health(
     except StoreError:  # its component tells it
         notice = ""
     return HealthReport(_overall(components), components, (*store.notices, *([notice] if notice else [])))
+
+
+async def check_reranker(reranking: Reranking) -> ComponentHealth:
+    """Have the re-ranker order two short texts, even where it is being left alone for its failures."""
+    reranker = reranking.reranker
+    details: dict[str, Detail] = {
+        "provider": reranker.provider,
+        "model": reranker.model,
+        "candidates": reranking.candidates,
+        "timeout_s": reranker.timeout_s,
+    }
+    reranker.try_again()
+    try:
+        await reranker.warm_up()
+        began = time.perf_counter()
+        await reranker.rerank(_PROBE, _PROBE_DOCUMENTS)
+    except ProviderError as exc:
+        step = "Do what the problem says, or set `SYMMETRA_RERANK=off`; searches answer meanwhile, in their own order"
+        return ComponentHealth("degraded", details, str(exc), step)
+    latency_ms = round((time.perf_counter() - began) * 1000, 1)
+    return ComponentHealth("healthy", {**details, "latency_ms": latency_ms})
 
 
 async def other_space_notice(store: RuleStore, providers: ProviderChoice) -> str:

@@ -1,4 +1,4 @@
-"""What counts a provider's requests: the usage log, as providers call it."""
+"""What counts requests to vendors: the usage log, as providers and re-rankers call it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What embeddings cost.
+    """What vendors cost.
 
     Attributes:
         rows: By month, provider, model and purpose, oldest month first.
@@ -78,6 +78,52 @@ class UsageMeter:
     async def settle(self, reservation: Reservation, tokens: int) -> None:
         """Count what the vendor says instead."""
         await to_thread.run_sync(self._log.settle, reservation, tokens)
+
+    async def cancel(self, reservation: Reservation) -> None:
+        """Count nothing: the vendor refused it."""
+        await to_thread.run_sync(self._log.cancel, reservation)
+
+
+class RerankMeter:
+    """Counts the requests of one re-ranking model in a log, under the settings' price and limit."""
+
+    def __init__(self, log: UsageLog, provider: str, model: str, settings: Settings) -> None:
+        self._log = log
+        self._provider = provider
+        self._model = model
+        self._price = settings.rerank_price
+        self._limit_usd = settings.spending_limit
+
+    async def reserve(self, documents: int, tokens: int, units: int) -> Reservation:
+        """Count a request by its estimate.
+
+        Args:
+            documents: How many.
+            tokens: Of all of them and the question.
+            units: Searches, where the model is billed by those; 0 where it is by tokens.
+
+        Raises:
+            SpendingLimitError: It would pass the limit.
+        """
+        return await to_thread.run_sync(
+            partial(
+                self._log.reserve,
+                self._provider,
+                self._model,
+                "rerank",
+                documents,
+                tokens,
+                None if units else self._price,
+                self._limit_usd,
+                units=units,
+                price_usd_per_thousand_units=self._price if units else None,
+            )
+        )
+
+    async def settle(self, reservation: Reservation, *, tokens: int | None, units: int | None) -> None:
+        """Count what the vendor says instead, as far as it does."""
+        billed = reservation.tokens if tokens is None else tokens
+        await to_thread.run_sync(partial(self._log.settle, reservation, billed, units=units))
 
     async def cancel(self, reservation: Reservation) -> None:
         """Count nothing: the vendor refused it."""

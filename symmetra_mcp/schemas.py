@@ -44,7 +44,7 @@ class HitAnswer(Answer):
     )
     category: str = ""
     priority: str
-    score: Annotated[float, Field(description="Meaning and words fused; compares hits of this answer only")]
+    score: Annotated[float, Field(description="Fused, or the re-ranker's; compares hits of this answer only")]
     similarity: Annotated[float | None, Field(description="Cosine with the query, -1 to 1")] = None
     matched: Annotated[list[str], Field(description="Why: meaning, words: ..., path: glob")]
     source: Annotated[str, Field(description="path:line of the file that states it")] = ""
@@ -83,6 +83,7 @@ class SearchResult(Answer):
     rules_considered: int
     out_of_scope: Annotated[int, Field(description="Rules left out because they are about other files")] = 0
     min_similarity: float | None = None
+    reranked_by: Annotated[str, Field(description="Model that ordered the hits; absent: meaning and words did")] = ""
     tokens: Annotated[int, Field(description="Estimated size of the hits")] = 0
 
 
@@ -182,7 +183,7 @@ class UsageRowAnswer(Answer):
 
 
 class UsageAnswer(Answer):
-    """What embeddings cost."""
+    """What vendors cost."""
 
     rows: list[UsageRowAnswer]
     spent_usd: Annotated[float, Field(description="This month, over all providers")]
@@ -210,6 +211,7 @@ def search_result(answer: SearchAnswer, *, notice: str = "") -> SearchResult:
         rules_considered=answer.considered,
         out_of_scope=answer.out_of_scope,
         min_similarity=_rounded(answer.min_similarity),
+        reranked_by=answer.reranked_by,
         tokens=answer.tokens,
     )
 
@@ -312,7 +314,7 @@ def space_answer(status: SpaceStatus) -> SpaceAnswer:
 
 
 def usage_answer(usage: UsageReport) -> UsageAnswer:
-    """What embeddings cost, for scripts."""
+    """What vendors cost, for scripts."""
     return UsageAnswer(
         rows=[UsageRowAnswer(**asdict(row)) for row in usage.rows],
         spent_usd=usage.spent_usd,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from symmetra_mcp.errors import ProviderError, SpaceMismatchError, SymmetraError
 from symmetra_mcp.passages import passage_body
+from symmetra_mcp.reranking import rerank
 from symmetra_mcp.scopes import relative_path, tech_stacks_of
 from symmetra_mcp.spans import span
 from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter
@@ -21,6 +22,7 @@ from symmetra_mcp.tokens import cut_to_tokens, estimate_tokens
 
 if TYPE_CHECKING:
     from symmetra_mcp.providers.select import ProviderChoice
+    from symmetra_mcp.reranking import Reranking
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.stores.base import RuleStore
     from symmetra_mcp.types import Priority, Rule
@@ -118,7 +120,7 @@ class RuleMatch:
 
     Attributes:
         guidance: The rule's text, or its best passage where `excerpt` is set.
-        score: Fused from meaning and words; compares hits of one answer only.
+        score: Fused from meaning and words, or a re-ranker's; compares hits of one answer only.
         similarity: Cosine with the question, -1 to 1; `None` where meaning could not be compared.
         also: Rules that say the same, folded into this one.
     """
@@ -162,6 +164,7 @@ class SearchAnswer:
         out_of_scope: Rules left out because they are about other files.
         min_similarity: Cosine that the best rule had to reach.
         tokens: Estimate of what the hits take.
+        reranked_by: The re-ranker whose order it is; empty where meaning and words alone decided.
     """
 
     hits: tuple[RuleMatch, ...]
@@ -174,23 +177,28 @@ class SearchAnswer:
     out_of_scope: int
     min_similarity: float | None
     tokens: int
+    reranked_by: str = ""
 
 
-async def search(store: RuleStore, providers: ProviderChoice, request: SearchRequest) -> SearchAnswer:
+async def search(
+    store: RuleStore, providers: ProviderChoice, request: SearchRequest, reranking: Reranking | None = None
+) -> SearchAnswer:
     """Find the rules that matter for a question.
 
     Meaning is compared in the store's active space. While nothing embeds in it, a complete space of another provider
-    stands in, with question and rules both of that space; else words alone answer. Either is told in `degraded`.
+    stands in, with question and rules both of that space; else words alone answer. Either is told in `degraded`, and
+    so is a re-ranker that could not order what was found.
 
     Args:
         store: Holds the rules and their vectors.
         providers: Embed the question.
         request: The question.
+        reranking: Orders what was found, once more.
 
     Raises:
         StoreError: The store failed: an outage is no empty answer.
     """
-    query = _match_query(request)
+    query = _match_query(request, reranking)
     active = await store.active_space()
     degraded = ""
     space: EmbeddingSpace | None
@@ -206,7 +214,10 @@ async def search(store: RuleStore, providers: ProviderChoice, request: SearchReq
         space = None
     elif found.unembedded:
         degraded = f"{found.unembedded} of {found.considered} rules are not embedded yet and match by their words alone"
-    return _answer(request, found, space, "; ".join(reason for reason in (found.degraded, degraded) if reason))
+    ranked = await rerank(reranking, request.query, found)
+    reasons = (found.degraded, degraded, ranked.degraded)
+    answer = _answer(request, ranked.found, space, "; ".join(reason for reason in reasons if reason))
+    return replace(answer, reranked_by=ranked.by)
 
 
 async def _match_active(
@@ -262,7 +273,7 @@ async def _match_otherwise(
     return await _matched(store, query), None
 
 
-def _match_query(request: SearchRequest) -> MatchQuery:
+def _match_query(request: SearchRequest, reranking: Reranking | None) -> MatchQuery:
     path = relative_path(request.file_path, request.root) if request.file_path else ""
     return MatchQuery(
         text=request.query,
@@ -276,7 +287,7 @@ def _match_query(request: SearchRequest) -> MatchQuery:
         ),
         preferred_tech_stacks=() if request.tech_stacks else tech_stacks_of(path),
         preferred_project_ids=request.preferred_project_ids,
-        limit=max(request.limit * _CANDIDATES_PER_HIT, _MIN_CANDIDATES),
+        limit=max(request.limit * _CANDIDATES_PER_HIT, _MIN_CANDIDATES, reranking.candidates if reranking else 0),
     )
 
 

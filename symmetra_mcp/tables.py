@@ -190,7 +190,8 @@ def _hit_foot(hit: HitAnswer, *, with_project: bool) -> RenderableType:
 
 def _summary(result: SearchResult) -> str:
     where = f"meaning and words, {result.space}" if result.space else "words only"
-    return f"{considered(result)} ({where})"
+    order = f"; in the order of {result.reranked_by}" if result.reranked_by else ""
+    return f"{considered(result)} ({where}{order})"
 
 
 def _files_table(report: ImportReport) -> Table:

@@ -54,6 +54,8 @@ def search_text(result: SearchResult) -> str:
         lines.append(f"Degraded: {result.degraded}.")
     if result.notice:
         lines.append(f"Notice: {result.notice}")
+    if result.reranked_by:
+        lines.append(f"Order: {result.reranked_by}.")
     for number, hit in enumerate(result.hits, 1):
         lines += ["", *_hit_lines(number, hit, with_project=with_project)]
     if result.nearest:
@@ -139,7 +141,7 @@ def deleted_text(answer: DeletedAnswer) -> str:
 
 
 def usage_text(answer: UsageAnswer) -> str:
-    """What embeddings cost, a line a model and purpose."""
+    """What vendors cost, a line a model and purpose."""
     lines = []
     for row in answer.rows:
         unknown = f", {row.tokens_unpriced:,} of them of unknown price" if row.tokens_unpriced else ""

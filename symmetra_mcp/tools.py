@@ -57,11 +57,11 @@ def make_tools(upkeep: Upkeep) -> list[Tool]:
             str, Field(description="File in hand, relative to the project: rules for other files are left out.")
         ] = "",
         category: Annotated[str, Field(description="Only this category, such as security.")] = "",
-        priority: Annotated[Priority, Field(description="Lowest priority to return.")] = "low",
+        priority: Annotated[Priority, Field(description="Lowest priority.")] = "low",
         tech_stack: Annotated[
             str, Field(description="Only rules for these, comma-separated, such as python, react; and general ones.")
         ] = "",
-        project: Annotated[str, Field(description="Project to search instead of the one in hand; * for all.")] = "",
+        project: Annotated[str, Field(description="Project instead of the one in hand; * for all.")] = "",
         limit: Annotated[int, Field(description="Most rules to return.", ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
         max_tokens: Annotated[
             int, Field(description="Most tokens the rules may take.", ge=MIN_MAX_TOKENS, le=20_000)

@@ -9,6 +9,9 @@ from typing import Literal, NamedTuple
 InputType = Literal["query", "document"]
 """The two sides of retrieval: models with an asymmetric interface embed them differently."""
 
+UsagePurpose = Literal["query", "document", "rerank"]
+"""What a vendor was asked for: a vector of either side, or an order."""
+
 Priority = Literal["low", "medium", "high", "critical"]
 PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high", "critical")
 CATEGORIES = (

@@ -49,6 +49,7 @@ class Upkeep:
         await self._quietly(self._tell_notice)
         self._want()
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._quietly, self.app.warm_up_reranker)
             pause_s = math.inf
             while True:
                 with anyio.move_on_after(pause_s):

@@ -1,4 +1,4 @@
-"""What embeddings cost: requests, tokens and money by month, and a limit that holds for all processes together.
+"""What vendors cost: requests, tokens and money by month, and a limit that holds for all processes together.
 
 A request is counted by its estimate before it is sent, and by the vendor's figure once that is known. A process that
 dies in between leaves the estimate, so that a limit errs on the side of spending less.
@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from symmetra_mcp.errors import SpendingLimitError
-from symmetra_mcp.types import InputType
+from symmetra_mcp.types import UsagePurpose
 from symmetra_mcp.usage_file import Counts, Key, UnusableError, UsageFile, add_all, all_counts, picodollars_of
 
 FILE_NAME = "usage.db"
@@ -28,8 +28,10 @@ REST_S = 30.0
 """How long the file is left alone after it could not be written, as a search should not wait for it each time."""
 MOST_TOKENS = 100_000_000
 """Tokens of one request beyond which a figure is taken for a mistake: vendors take 300,000."""
+MOST_UNITS = 1_000
+"""Units of one request, likewise: a hundred documents are one."""
 HIGHEST_PRICE = 10_000.0
-"""US dollars for a million tokens beyond which a price is taken for a mistake."""
+"""US dollars for a million tokens, or 1,000 units, beyond which a price is taken for a mistake."""
 PICODOLLARS = 10**12
 
 
@@ -41,7 +43,7 @@ class UsageRow:
         month: Calendar month in UTC, such as `2026-11`.
         provider: The vendor's name.
         model: The vendor's id of the model.
-        purpose: What the vectors were for.
+        purpose: What the vendor was asked for.
         requests: Requests that were billed, or may have been.
         texts: Texts in them.
         tokens: Tokens in them: the vendor's figure where it gave one, else the estimate.
@@ -52,7 +54,7 @@ class UsageRow:
     month: str
     provider: str
     model: str
-    purpose: InputType
+    purpose: UsagePurpose
     requests: int
     texts: int
     tokens: int
@@ -79,21 +81,30 @@ class Reservation:
         month: The month it counts for, whenever the answer comes.
         provider: The vendor's name.
         model: The vendor's id of the model.
-        purpose: What the vectors are for.
+        purpose: What the vendor is asked for.
         texts: Texts in the request.
         tokens: The estimate.
         picodollars_per_token: Its price, or `None` where that is not known.
+        units: The vendor's own units in the request, such as searches, where it bills by those; else 0.
+        picodollars_per_unit: The price of one, or `None` where that is not known.
         file_id: The file that counts it; empty where only this process does.
     """
 
     month: str
     provider: str
     model: str
-    purpose: InputType
+    purpose: UsagePurpose
     texts: int
     tokens: int
     picodollars_per_token: int | None
+    units: int = 0
+    picodollars_per_unit: int | None = None
     file_id: str = ""
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether it is known what the request costs."""
+        return (self.picodollars_per_unit if self.units else self.picodollars_per_token) is not None
 
 
 class UsageLog:
@@ -127,55 +138,71 @@ class UsageLog:
         self,
         provider: str,
         model: str,
-        purpose: InputType,
+        purpose: UsagePurpose,
         texts: int,
         tokens: int,
         price_usd_per_million: float | None,
         limit_usd: float | None,
+        *,
+        units: int = 0,
+        price_usd_per_thousand_units: float | None = None,
     ) -> Reservation:
         """Count a request that is about to be sent. Settle or cancel what comes back, once; or leave it counted.
 
         Args:
             provider: The vendor's name.
             model: The vendor's id of the model.
-            purpose: What the vectors are for.
+            purpose: What the vendor is asked for.
             texts: Texts in the request.
             tokens: Estimate of its tokens; a limit holds as far as this is not too low.
             price_usd_per_million: US dollars for a million tokens, or `None` where that is not known.
             limit_usd: What may be spent in this month over all providers, or `None` for no limit.
+            units: The vendor's own units, such as searches, where it bills by those instead of tokens.
+            price_usd_per_thousand_units: US dollars for 1,000 of them, or `None` where that is not known.
 
         Raises:
             SpendingLimitError: The request would pass the limit, or can't be measured against it: its price is not
                 known, or the file can't be written. It was not counted.
             ValueError: Tokens or a price below zero or beyond all sense.
         """
-        if not 0 <= tokens <= MOST_TOKENS or texts < 0:
-            raise ValueError(f"no request has {texts} texts and {tokens} tokens")
-        rate = _picodollars_per_token(price_usd_per_million)
-        request = Reservation(self._month(), provider, model, purpose, texts, tokens, rate)
+        if not 0 <= tokens <= MOST_TOKENS or texts < 0 or not 0 <= units <= MOST_UNITS:
+            raise ValueError(f"no request has {texts} texts, {tokens} tokens and {units} units")
+        request = Reservation(
+            self._month(),
+            provider,
+            model,
+            purpose,
+            texts,
+            tokens,
+            _picodollars_each(price_usd_per_million, 1_000_000),
+            units,
+            _picodollars_each(price_usd_per_thousand_units, 1_000),
+        )
         if limit_usd is None:
-            return replace(request, file_id=self._add(_key_of(request), lambda _: _counts_of(request, tokens)))
-        if rate is None:
-            raise self._refused(request, limit_usd, _price_unknown(model, limit_usd))
+            return replace(request, file_id=self._add(_key_of(request), lambda _: _counts_of(request, tokens, units)))
+        if not request.is_priced:
+            raise self._refused(request, limit_usd, _price_unknown(request, limit_usd))
         try:
             file_id = self._add(
                 _key_of(request),
-                lambda _: _counts_of(request, tokens),
+                lambda _: _counts_of(request, tokens, units),
                 check=lambda connection: _check_limit(connection, request, limit_usd),
             )
         except UnusableError as exc:
-            raise self._refused(request, limit_usd, _not_countable(exc, limit_usd)) from exc
+            raise self._refused(request, limit_usd, _not_countable(exc, request, limit_usd)) from exc
         return replace(request, file_id=file_id)
 
-    def settle(self, reservation: Reservation, tokens: int) -> None:
+    def settle(self, reservation: Reservation, tokens: int, *, units: int | None = None) -> None:
         """Replace the estimate by the vendor's own figure, even if that passes the limit: it is billed.
 
         Args:
             reservation: From `reserve`.
             tokens: What the vendor bills. A figure beyond all sense leaves the estimate.
+            units: Likewise, where it bills by units of its own and says how many.
         """
-        if 0 <= tokens <= MOST_TOKENS:
-            self._correct(reservation, _counts_of(reservation, tokens))
+        units = reservation.units if units is None else units
+        if 0 <= tokens <= MOST_TOKENS and 0 <= units <= MOST_UNITS:
+            self._correct(reservation, _counts_of(reservation, tokens, units))
 
     def cancel(self, reservation: Reservation) -> None:
         """Count nothing: the request was not billed."""
@@ -216,7 +243,7 @@ class UsageLog:
 
         def change(file_id: str) -> Counts:
             replaced = bool(file_id and reservation.file_id) and file_id != reservation.file_id
-            return billed if replaced else billed - _counts_of(reservation, reservation.tokens)
+            return billed if replaced else billed - _counts_of(reservation, reservation.tokens, reservation.units)
 
         self._add(_key_of(reservation), change)
 
@@ -300,14 +327,15 @@ def _check_limit(connection: sqlite3.Connection, request: Reservation, limit_usd
         SpendingLimitError: With this request it would pass the limit.
     """
     spent = picodollars_of(connection, request.month)
-    cost = _counts_of(request, request.tokens).picodollars
+    cost = _counts_of(request, request.tokens, request.units).picodollars
     limit = round(limit_usd * PICODOLLARS) if math.isfinite(limit_usd) else limit_usd
     if cost == 0 or spent + cost <= limit:  # what costs nothing can't pass a limit, not even one that is passed
         return
     spent_usd = spent / PICODOLLARS
     raise SpendingLimitError(
         f"the spending limit stops this request: {_dollars(spent_usd)} of {_dollars(limit_usd)} are spent in "
-        f"{request.month} (UTC), and it would cost {_dollars(cost / PICODOLLARS)} more. {_WAYS_OUT}",
+        f"{request.month} (UTC), and it would cost {_dollars(cost / PICODOLLARS)} more. "
+        f"Raise `SYMMETRA_SPENDING_LIMIT`, wait for the next month, or set {_way_out(request)}",
         provider=request.provider,
         model=request.model,
         spent_usd=spent_usd,
@@ -315,20 +343,24 @@ def _check_limit(connection: sqlite3.Connection, request: Reservation, limit_usd
     )
 
 
-_WAYS_OUT = "Raise `SYMMETRA_SPENDING_LIMIT`, wait for the next month, or set `SYMMETRA_EMBEDDING_BACKEND=local`"
+def _way_out(request: Reservation) -> str:
+    """The setting that has the vendor no longer asked."""
+    return "`SYMMETRA_RERANK=off`" if request.purpose == "rerank" else "`SYMMETRA_EMBEDDING_BACKEND=local`"
 
 
-def _price_unknown(model: str, limit_usd: float) -> str:
+def _price_unknown(request: Reservation, limit_usd: float) -> str:
+    setting = "SYMMETRA_RERANK_PRICE" if request.purpose == "rerank" else "SYMMETRA_EMBEDDING_PRICE"
+    unit = "1,000 searches" if request.units else "a million tokens"
     return (
-        f"the spending limit of {_dollars(limit_usd)} can't be kept, as the price of {model!r} is not known: set "
-        "`SYMMETRA_EMBEDDING_PRICE` to its US dollars for a million tokens"
+        f"the spending limit of {_dollars(limit_usd)} can't be kept, as the price of {request.model!r} is not known: "
+        f"set `{setting}` to its US dollars for {unit}"
     )
 
 
-def _not_countable(problem: UnusableError, limit_usd: float) -> str:
+def _not_countable(problem: UnusableError, request: Reservation, limit_usd: float) -> str:
     return (
         f"the spending limit of {_dollars(limit_usd)} can't be kept, so nothing is sent: {problem}. Or unset "
-        "`SYMMETRA_SPENDING_LIMIT`, or set `SYMMETRA_EMBEDDING_BACKEND=local`"
+        f"`SYMMETRA_SPENDING_LIMIT`, or set {_way_out(request)}"
     )
 
 
@@ -338,22 +370,27 @@ def _dollars(usd: float) -> str:
     return f"${usd:,.{digits}f}"
 
 
-def _picodollars_per_token(price_usd_per_million: float | None) -> int | None:
-    if price_usd_per_million is None:
+def _picodollars_each(price_usd: float | None, number: int) -> int | None:
+    """The price of one where so many have a price."""
+    if price_usd is None:
         return None
-    if not 0 <= price_usd_per_million <= HIGHEST_PRICE:
-        raise ValueError(f"{price_usd_per_million} US dollars for a million tokens is no price")
-    return round(price_usd_per_million * PICODOLLARS / 1_000_000)
+    if not 0 <= price_usd <= HIGHEST_PRICE:
+        raise ValueError(f"{price_usd} US dollars for {number:,} is no price")
+    return round(price_usd * PICODOLLARS / number)
 
 
 def _key_of(reservation: Reservation) -> Key:
     return (reservation.month, reservation.provider, reservation.model, reservation.purpose)
 
 
-def _counts_of(reservation: Reservation, tokens: int) -> Counts:
-    if reservation.picodollars_per_token is None:
+def _counts_of(reservation: Reservation, tokens: int, units: int) -> Counts:
+    if reservation.units:
+        amount, rate = units, reservation.picodollars_per_unit
+    else:
+        amount, rate = tokens, reservation.picodollars_per_token
+    if rate is None:
         return Counts(1, reservation.texts, tokens, tokens_unpriced=tokens)
-    return Counts(1, reservation.texts, tokens, tokens * reservation.picodollars_per_token)
+    return Counts(1, reservation.texts, tokens, amount * rate)
 
 
 def _row(key: Key, counts: Counts) -> UsageRow:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from symmetra_mcp.stores.sqlite_file import first_problem, inode_of, transaction
-from symmetra_mcp.types import InputType
+from symmetra_mcp.types import UsagePurpose
 
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for another process; its transactions last less than a millisecond."""
@@ -41,7 +41,7 @@ _PRIMARY_CODE = 0xFF
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """`SQLITE_ERROR` too: our few statements are right, so that the tables they speak of must be missing or others."""
 
-Key = tuple[str, str, str, InputType]
+Key = tuple[str, str, str, UsagePurpose]
 """Month, vendor, model and purpose: which row."""
 _T = TypeVar("_T")
 

@@ -187,7 +187,7 @@ def _made(draft: Draft, key: RuleKey, former: Rule | None) -> Rule:
 async def _nearest(app: App, rule: Rule) -> Near | None:
     """The other rule that comes first when this one is asked for."""
     query = f"{rule.title}\n{rule.guidance}"[:MAX_QUERY_CHARACTERS]
-    found = await app.search(SearchRequest(query, limit=_LOOKED_AT), project_id=rule.project_id)
+    found = await app.search(SearchRequest(query, limit=_LOOKED_AT), project_id=rule.project_id, may_rerank=False)
     near = [
         Near(match.rule, match.similarity, _is_same(rule, match.rule, match.similarity))
         for match in (*found.hits, *found.below)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from symmetra_mcp.errors import ProviderAuthError, QuotaExceededError
+from symmetra_mcp.errors import ProviderAuthError, ProviderUnavailableError, QuotaExceededError
 
 if TYPE_CHECKING:
     from symmetra_mcp.errors import ProviderError
@@ -101,6 +101,16 @@ class CircuitBreaker:
         """Let the next call try, however long the pause would be."""
         self._open_until = self._clock()
         self._trying_since = None
+
+    def left_alone(self) -> ProviderError:
+        """The error for a call that is not let through: what opened it, and when it is tried again."""
+        cause = self.cause
+        assert cause is not None
+        message = f"{cause} (asked again in {max(1, round(self.pause_left_s))} s)"
+        for kind in (ProviderAuthError, QuotaExceededError):
+            if isinstance(cause, kind):
+                return kind(message, provider=cause.provider, model=cause.model)
+        return ProviderUnavailableError(message, provider=cause.provider, model=cause.model)
 
     def _someone_tries(self) -> bool:
         return self._trying_since is not None and self._clock() - self._trying_since < LONGEST_PAUSE_S

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from anyio import to_thread
 from typing_extensions import override
 
-from symmetra_mcp.errors import (
-    ConfigError,
-    InputRefusedError,
-    ProviderAuthError,
-    ProviderError,
-    ProviderNotInstalledError,
-    ProviderUnavailableError,
-    QuotaExceededError,
-    RateLimitError,
-)
+from symmetra_mcp.errors import ConfigError, ProviderError
+from symmetra_mcp.providers.cohere_sdk import OFFICIAL_URL, close_client, mapped_error, open_client
 from symmetra_mcp.providers.remote import Meter, RemoteProvider, Reply, VendorApi, VendorLimits
-from symmetra_mcp.providers.wire import decode_vectors, invalid, is_loopback, retry_after_s
+from symmetra_mcp.providers.wire import decode_vectors, invalid
 from symmetra_mcp.spaces import EmbeddingSpace
 
 if TYPE_CHECKING:
     from cohere import AsyncClientV2
-    from cohere.core.api_error import ApiError
 
     from symmetra_mcp.types import InputType
 
 DEFAULT_MODEL = "embed-english-light-v3.0"
-OFFICIAL_URL = "https://api.cohere.com"
 DIMENSIONS: Mapping[str, tuple[int, ...]] = {
     "embed-english-light-v3.0": (384,),
     "embed-multilingual-light-v3.0": (384,),
@@ -52,7 +42,6 @@ INPUTS_PER_MINUTE = 2000.0
 """For trial and production keys. Source: https://docs.cohere.com/docs/rate-limits (read 2026-11-22)."""
 
 _INPUT_TYPES = {"query": "search_query", "document": "search_document"}
-_INSTALL = "install it with `pip install cohere`"
 
 
 class CohereProvider(RemoteProvider):
@@ -106,31 +95,8 @@ class CohereProvider(RemoteProvider):
 
     @override
     async def _open_api(self) -> VendorApi:
-        client = await to_thread.run_sync(self._client)
+        client = await to_thread.run_sync(open_client, self._api_key, self._base_url, self.space.model)
         return _CohereApi(client, self.space)
-
-    def _client(self) -> AsyncClientV2:
-        try:
-            import cohere
-            import httpx
-            import truststore
-        except ImportError as exc:
-            raise ProviderNotInstalledError(
-                f"the package `cohere` can't be loaded ({exc.name or 'import failed'}): {_INSTALL}",
-                provider=self.space.provider,
-                model=self.space.model,
-            ) from exc
-        return cohere.AsyncClientV2(
-            self._api_key,
-            base_url=self._base_url or OFFICIAL_URL,
-            max_retries=0,
-            log_warning_experimental_features=False,
-            httpx_client=httpx.AsyncClient(
-                verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # the system's certificates, a company's too
-                follow_redirects=False,  # a redirect would carry the key to wherever it points
-                trust_env=not is_loopback(self._base_url),
-            ),
-        )
 
 
 def cohere_space(model: str = DEFAULT_MODEL, dimensions: int | None = None, base_url: str = "") -> EmbeddingSpace:
@@ -184,7 +150,7 @@ class _CohereApi(VendorApi):
 
     @override
     async def aclose(self) -> None:
-        await self._client._client_wrapper.httpx_client.httpx_client.aclose()  # the SDK offers no other way
+        await close_client(self._client)
 
     def _read(self, answer: Any, count: int) -> Reply:
         embeddings = getattr(answer, "embeddings", None)
@@ -201,61 +167,5 @@ class _CohereApi(VendorApi):
 
 
 def _mapped(error: Exception, space: EmbeddingSpace) -> ProviderError:
-    """An error of the SDK as ours, in our own words: its texts hold answers and headers whole."""
-    import httpx
-    from cohere.core.api_error import ApiError
-
-    def says(kind: type[ProviderError], problem: str, **fields: Any) -> ProviderError:
-        return kind(f"cohere {problem}", provider=space.provider, model=space.model, **fields)
-
-    if isinstance(error, ApiError):
-        return _of_status(error, says, space)
-    if isinstance(error, httpx.TimeoutException):
-        return says(ProviderUnavailableError, "did not answer in time")
-    if isinstance(error, httpx.LocalProtocolError | UnicodeError):
-        return says(ProviderAuthError, "was not asked: the key holds a character that no key can hold")
-    if isinstance(error, httpx.HTTPError):
-        return says(ProviderUnavailableError, "can't be reached: no connection, or it broke off")
-    if isinstance(error, ValueError):
-        return invalid(space, "something that is no JSON")
-    return says(ProviderUnavailableError, f"failed ({type(error).__name__})")
-
-
-def _of_status(error: ApiError, says: Any, space: EmbeddingSpace) -> ProviderError:
-    status = error.status_code or 0
-    message = str(error.body.get("message", "")) if isinstance(error.body, dict) else str(error.body or "")
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    result: ProviderError
-    if status in (401, 403, 498):
-        result = says(ProviderAuthError, f"refused the key ({status}): check `COHERE_API_KEY`")
-    elif status == 404:
-        result = says(
-            InputRefusedError,
-            f"has no model {space.model!r} for this key (404): check `SYMMETRA_EMBEDDING_MODEL`",
-            about="request",
-        )
-    elif status == 402 or (status == 429 and _is_about_the_account(message)):
-        result = says(
-            QuotaExceededError,
-            f"says that the key's calls are used up ({status}): check the plan, or wait for the month",
-        )
-    elif status == 429:
-        result = says(RateLimitError, "asks for fewer requests (429)", retry_after_s=retry_after_s(headers))
-    elif status in (400, 413, 422):
-        result = says(InputRefusedError, f"refused a text ({status})", about="text")
-    elif status == 200:
-        result = invalid(space, "something that is no JSON")
-    elif 300 <= status < 400:
-        result = says(
-            ProviderUnavailableError,
-            f"answered with a redirect ({status}), which would carry the key elsewhere: check `CO_API_URL`",
-        )
-    else:
-        result = says(ProviderUnavailableError, f"failed to answer ({status})")
-    return result
-
-
-def _is_about_the_account(message: str) -> bool:
-    """A trial key's monthly calls, or an account's money: no minute brings them back."""
-    lowered = message.lower()
-    return "month" in lowered or "billing" in lowered or "credit" in lowered
+    """An error of the SDK as ours."""
+    return mapped_error(error, space.model, setting="SYMMETRA_EMBEDDING_MODEL", invalid=partial(invalid, space))

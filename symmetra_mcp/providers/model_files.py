@@ -16,6 +16,9 @@ from symmetra_mcp.spaces import EmbeddingSpace
 
 PROVIDER = "local"
 
+SETTING = "SYMMETRA_EMBEDDING_MODEL"
+"""Which variable names a model, where nothing else is said."""
+
 INSTALL = '`pip install "symmetra-mcp[local]"`'
 
 DEFAULT_OWNER = "sentence-transformers"
@@ -31,6 +34,7 @@ SAMPLED_BLOCK_BYTES = 4096
 """Of larger files. Blocks 0.4 % of the file apart also meet a training run that changed one layer out of many, where
 few large blocks could all lie in frozen ones."""
 
+_EXAMPLES = {SETTING: "BAAI/bge-small-en-v1.5", "SYMMETRA_RERANK_MODEL": "cross-encoder/ms-marco-MiniLM-L6-v2"}
 _HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _UNREAD = re.compile(r"\.|checkpoint-|(?:onnx|openvino|eval|__pycache__)$|.*\.md$", re.IGNORECASE)
 _KEEPS_DIMENSIONS = {"Normalize", "LayerNorm", "Dropout"}
@@ -54,8 +58,12 @@ class Source:
     is_complete: bool = False
 
 
-def find(model: str) -> Source:
+def find(model: str, *, setting: str = SETTING) -> Source:
     """Look a model up: a folder if there is one, as the library does, else the Hugging Face cache.
+
+    Args:
+        model: A folder, or a name.
+        setting: The variable that names it, for messages.
 
     Raises:
         ProviderNotInstalledError: It is a name, and what reads the cache is not installed.
@@ -67,16 +75,21 @@ def find(model: str) -> Source:
             raise unavailable(
                 model,
                 "is a folder without a model (neither `modules.json` nor `config.json`): give the folder that "
-                "sentence-transformers saved, in `SYMMETRA_EMBEDDING_MODEL`",
+                f"sentence-transformers saved, in `{setting}`",
             )
         return Source(folder.name or "model", folder, is_complete=True)
-    if folder.exists() or not _HUB_NAME.fullmatch(model):
+    if folder.exists() or not is_hub_name(model):
         raise unavailable(
             model,
-            f"is not there: {folder} is no folder. Give an existing one, or a name such as `BAAI/bge-small-en-v1.5`, "
-            "in `SYMMETRA_EMBEDDING_MODEL`",
+            f"is not there: {folder} is no folder. Give an existing one, or a name such as `{_EXAMPLES[setting]}`, in "
+            f"`{setting}`",
         )
     return _find_in_cache(model if "/" in model else f"{DEFAULT_OWNER}/{model}")
+
+
+def is_hub_name(model: str) -> bool:
+    """Whether it could be a name on the hub, rather than a path."""
+    return _HUB_NAME.fullmatch(model) is not None
 
 
 def _find_in_cache(name: str) -> Source:

@@ -493,7 +493,7 @@ class RemoteProvider(EmbeddingProvider):
             return
         tries = self.breaker.state != "closed"
         if not self.breaker.allows():
-            raise self._left_alone()
+            raise self.breaker.left_alone()
         pace.note_sent(self._corrected(size), texts)
         try:
             yield
@@ -511,18 +511,8 @@ class RemoteProvider(EmbeddingProvider):
             # While another call tries, the state is half open: its answer decides, however long the outage was.
             lasts = self.breaker.down_s + self.breaker.pause_left_s > LONGEST_OUTAGE_S
             if hopeless or (lasts and self.breaker.state == "open"):
-                raise self._left_alone()
+                raise self.breaker.left_alone()
             await anyio.sleep(max(self.breaker.pause_left_s, SHORTEST_ATTEMPT_S))
-
-    def _left_alone(self) -> ProviderError:
-        cause = self.breaker.cause
-        assert cause is not None
-        again = f"asked again in {max(1, round(self.breaker.pause_left_s))} s"
-        if isinstance(cause, ProviderAuthError):
-            return ProviderAuthError(f"{cause} ({again})", provider=cause.provider, model=cause.model)
-        if isinstance(cause, QuotaExceededError):
-            return QuotaExceededError(f"{cause} ({again})", provider=cause.provider, model=cause.model)
-        return ProviderUnavailableError(f"{cause} ({again})", provider=cause.provider, model=cause.model)
 
     def _unit(self, vectors: Vectors, texts: int) -> Vectors:
         """The vectors at exactly unit length, where they come close enough to it; anything else is refused."""
@@ -598,7 +588,7 @@ class RemoteProvider(EmbeddingProvider):
             connection = self._connection.get(None)
             if connection is None:
                 api = await self._open_api()
-                _quiet_libraries()
+                quiet_libraries()
                 connection = _Connection(api, self._new_pace())
                 self._connection.set(connection)
             return connection
@@ -617,7 +607,7 @@ class RemoteProvider(EmbeddingProvider):
         )
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep the SDKs and their HTTP libraries from logging below WARNING: they write whole headers at DEBUG."""
     for name in _TALKATIVE:
         logger = logging.getLogger(name)

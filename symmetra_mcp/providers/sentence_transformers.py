@@ -6,10 +6,8 @@ in a worker thread. The space is read off the model's files and needs neither th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from threading import Condition, RLock
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +15,10 @@ import anyio
 from anyio import to_thread
 from anyio.lowlevel import RunVar
 
-from symmetra_mcp.errors import ProviderUnavailableError
 from symmetra_mcp.providers import model_files
 from symmetra_mcp.providers.base import EmbeddingProvider
 from symmetra_mcp.providers.local import LONE_SURROGATE
+from symmetra_mcp.providers.model_library import library_errors, opened, other_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,15 +30,13 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-OTHER_MODEL = "; if it stays so, save it again or give another model in `SYMMETRA_EMBEDDING_MODEL`"
+OTHER_MODEL = other_model("SYMMETRA_EMBEDDING_MODEL")
 
 DEFAULT_MAX_INPUT_TOKENS = 512
 """Where neither the model nor its files say: what most of the models read that have a limit."""
 
 BATCH_TEXTS = 32
 """Texts that are encoded in one go; a query waits for one batch at most."""
-
-HUB_TIMEOUT_S = 10
 
 # Lanes of their own, as in `local.py`; one worker each, since the library computes one batch at a time on all cores.
 _query_lane: RunVar[anyio.CapacityLimiter] = RunVar("symmetra_mcp.providers.sentence_transformers.query_lane")
@@ -140,7 +136,7 @@ class SentenceTransformersProvider(EmbeddingProvider):
         clean = [LONE_SURROGATE.sub("\ufffd", text) for text in texts]
         with (
             self._turns.turn(input_type),
-            self._library_errors("failed to embed", OTHER_MODEL, may_quote_texts=True),
+            library_errors(self._name, "failed to embed", OTHER_MODEL, may_quote_texts=True),
         ):
             vectors = _encoded(model, clean, input_type)
             # Models without a token of their own around each text make nothing of an empty one.
@@ -160,8 +156,8 @@ class SentenceTransformersProvider(EmbeddingProvider):
             if self._model is None:
                 if self._space is None:
                     self._space = model_files.space_of_files(model_files.find(self._name))
-                model = self._opened()
-                with self._library_errors("could not be loaded", OTHER_MODEL):
+                model = opened(self._name, self._open)
+                with library_errors(self._name, "could not be loaded", OTHER_MODEL):
                     dimensions = model.get_embedding_dimension() or _encoded(model, ["."], "document").shape[1]
                     limit = model_files.plausible_limit(model.max_seq_length)
                 # Looked up again: a download has filled the cache, and files may have been replaced since `space` was
@@ -178,25 +174,6 @@ class SentenceTransformersProvider(EmbeddingProvider):
                 self._model = model
             return self._model
 
-    def _opened(self) -> Any:
-        library = _library(self._name)
-        source = model_files.find(self._name)
-        if source.is_complete:
-            try:
-                with self._library_errors("could not be loaded", OTHER_MODEL):
-                    # By path even what has a name: by name, the hub's client asks the network about other things.
-                    return self._open(library, str(source.folder), local_files_only=True)
-            except ProviderUnavailableError:
-                if source.revision is None:
-                    raise
-                # A download that broke off: fetch the rest of the same revision.
-        with self._library_errors("could not be downloaded", _download_advice(source)):
-            # The library would ask for each of many files, again and again, a minute long without a network.
-            hub = import_module("huggingface_hub").HfApi()
-            hub.model_info(source.name, revision=source.revision, timeout=HUB_TIMEOUT_S)
-            cache = import_module("huggingface_hub.constants").HF_HUB_CACHE
-            return self._open(library, source.name, revision=source.revision, cache_folder=cache)
-
     def _open(self, library: Any, location: str, **options: Any) -> Any:
         return library.SentenceTransformer(
             location,
@@ -206,17 +183,6 @@ class SentenceTransformersProvider(EmbeddingProvider):
             model_kwargs={"dtype": "float32"},
             **options,
         )
-
-    @contextmanager
-    def _library_errors(self, problem: str, advice: str, *, may_quote_texts: bool = False) -> Iterator[None]:
-        try:
-            yield
-        # A model is data that the library and those under it interpret: damaged, it makes them raise nearly anything.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:300]}"
-            if may_quote_texts and not isinstance(error, RuntimeError | OSError):
-                reason = type(error).__name__
-            raise model_files.unavailable(self._name, f"{problem} ({reason}){advice}") from error
 
 
 class _Turns:
@@ -245,34 +211,6 @@ class _Turns:
                 self._condition.notify_all()
 
 
-def _library(model: str) -> Any:
-    """Import sentence-transformers, and keep it and what is under it from writing to a server's streams.
-
-    Raises:
-        ProviderNotInstalledError: It, or something it needs, is not installed.
-        ProviderUnavailableError: It is, and fails to start.
-    """
-    try:
-        import numpy  # noqa: F401 - whole and first: see `local.py`
-
-        library = import_module("sentence_transformers")
-        import_module("huggingface_hub.utils").disable_progress_bars()
-        transformers_logging = import_module("transformers.utils.logging")
-    except ImportError as error:
-        raise model_files.not_installed(model, error) from error
-    except (OSError, RuntimeError, ValueError, AttributeError) as error:  # shared libraries, releases that don't fit
-        raise model_files.unavailable(
-            model,
-            f"can't be run: sentence-transformers failed to start ({type(error).__name__}: {error}). "
-            f"Install it anew: {model_files.INSTALL}",
-        ) from error
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    for name in ("sentence_transformers", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return library
-
-
 def _encoded(model: Any, texts: Sequence[str], input_type: InputType) -> Vectors:
     import numpy as np
 
@@ -283,13 +221,6 @@ def _encoded(model: Any, texts: Sequence[str], input_type: InputType) -> Vectors
         inputs, batch_size=BATCH_TEXTS, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
     )
     return np.array(vectors, np.float32)
-
-
-def _download_advice(source: model_files.Source) -> str:
-    return (
-        f": check the name, connect to the network once so that {source.name!r} can be downloaded, or give a "
-        "model's folder in `SYMMETRA_EMBEDDING_MODEL`"
-    )
 
 
 def _lane(lane: RunVar[anyio.CapacityLimiter]) -> anyio.CapacityLimiter:

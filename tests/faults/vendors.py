@@ -73,6 +73,7 @@ CAUSES: Mapping[Fault, str] = {
     Fault.ZERO: "a zero vector",
     Fault.NOT_UNIT: "length 3",
     Fault.DUPLICATE_INDEX: COUNT,
+    Fault.UNKNOWN_INDEX: f"{COUNT}|{NO_LIST}",
     Fault.MISSING_ROW: f"{COUNT}|{NO_LIST}",
     Fault.EMPTY_DATA: f"{COUNT}|{NO_LIST}",
     Fault.OTHER_MODEL: "the vectors of another model",
@@ -83,7 +84,7 @@ HARMLESS = frozenset({Fault.SHUFFLED, Fault.FLOAT_LISTS})
 """Answered rightly all the same."""
 LASTING = frozenset({Fault.QUOTA, Fault.WRONG_KEY, Fault.FORBIDDEN})
 """What a person has to act upon: asked again after minutes, or once somebody checks the health."""
-UNTOLD_BY_COHERE = frozenset({Fault.SHUFFLED, Fault.DUPLICATE_INDEX, Fault.OTHER_MODEL})
+UNTOLD_BY_COHERE = frozenset({Fault.SHUFFLED, Fault.DUPLICATE_INDEX, Fault.UNKNOWN_INDEX, Fault.OTHER_MODEL})
 """Its answers name neither a row's index nor the model, so nobody can tell."""
 
 

@@ -10,6 +10,7 @@ Example:
     ```
 """
 
+from loopback.cohere_rerank_wire import relevance
 from loopback.faults import Fault, FaultRule
 from loopback.models import count_tokens
 from loopback.state import RecordedRequest, Settings, Stats
@@ -26,4 +27,5 @@ __all__ = [
     "count_tokens",
     "embed",
     "expected_vector",
+    "relevance",
 ]

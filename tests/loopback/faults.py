@@ -11,8 +11,8 @@ import numpy as np
 
 from loopback.vectors import Vector
 
-RequestSize = Literal["query", "batch", "models"]
-FaultTarget = Literal["any", "query", "batch", "models"]
+RequestSize = Literal["query", "batch", "models", "rerank"]
+FaultTarget = Literal["any", "query", "batch", "models", "rerank"]
 Row = tuple[int, Vector]
 """A vector with the `index` it is sent under."""
 
@@ -73,6 +73,8 @@ class Fault(StrEnum):
     """Rows in another order: OpenAI's with their true index, Cohere's with nothing that tells."""
     DUPLICATE_INDEX = "duplicate_index"
     """One row is sent twice, in place of its neighbour."""
+    UNKNOWN_INDEX = "unknown_index"
+    """One row is sent under the index of a text that was not sent."""
     MISSING_ROW = "missing_row"
     """One row is left out."""
     EMPTY_DATA = "empty_data"
@@ -97,7 +99,7 @@ class FaultRule:
         fault: Which.
         times: How often it happens still; `None` for as long as the rule is set.
         probability: How likely it happens to a request that it may happen to.
-        target: Requests of one text, of several, for the list of models, or `any` embedding request.
+        target: Requests of one text, of several, for the list of models, for an order, or `any` but for models.
     """
 
     fault: Fault
@@ -160,6 +162,8 @@ def spoil(fault: Fault | None, vectors: Vector, random: Random) -> list[Row]:
         rows = rows[by:] + rows[:by]
     elif fault is Fault.DUPLICATE_INDEX:
         rows[hit : hit + 1] = [rows[hit - 1]] if len(rows) > 1 else rows * 2
+    elif fault is Fault.UNKNOWN_INDEX:
+        rows[hit] = (len(rows), rows[hit][1])
     elif fault is Fault.MISSING_ROW:
         del rows[hit]
     elif fault is Fault.EMPTY_DATA:

@@ -18,13 +18,13 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from loopback.cohere_rerank_wire import CohereRerankWire
 from loopback.cohere_wire import CohereWire
 from loopback.faults import OTHER_MODEL_ID, Fault, FaultPlan, RequestSize, spoil
 from loopback.limits import Header, TokenBucket
 from loopback.openai_wire import OpenAIWire
 from loopback.state import RecordedRequest, Settings, Stats
 from loopback.transport import Delivery, HttpAnswer, HttpRequest
-from loopback.vectors import embed
 from loopback.wire import JSON_TYPE, Buckets, Circumstances, EmbedRequest, Refusal, Wire, bearer_key
 
 STOLEN_PATH = "/_stolen"
@@ -91,13 +91,15 @@ class Service:
         if (request.method, request.path) == ("POST", "/v1/embeddings"):
             return await self._embeddings(request, self._openai())
         if (request.method, request.path) == ("POST", "/v2/embed"):
-            return await self._embeddings(request, self._cohere())
+            return await self._embeddings(request, self._cohere(CohereWire))
+        if (request.method, request.path) == ("POST", "/v2/rerank"):
+            return await self._embeddings(request, self._cohere(CohereRerankWire))
         if request.method == "GET" and request.path.startswith("/v1/models"):
             return self._models(request)
         self._record(request)
         return HttpAnswer(404, [JSON_TYPE], json.dumps({"error": {"message": "Not found"}}).encode())
 
-    # One request for embeddings
+    # One request for embeddings, or for an order
 
     async def _embeddings(self, request: HttpRequest, wire: Wire) -> HttpAnswer:
         began_s = time.monotonic()
@@ -130,7 +132,7 @@ class Service:
         except UnicodeEncodeError:
             raise wire.unreadable() from None
         with self.lock:
-            fault = self._strike("query" if len(parsed.texts) == 1 else "batch", record)
+            fault = self._strike(wire.size(parsed), record)
             if fault is not None:
                 self._refuse_by_fault(fault, wire, key, parsed.model.model_id)
             most = self.settings.max_concurrency
@@ -176,7 +178,7 @@ class Service:
 
     def _body(self, wire: Wire, parsed: EmbedRequest, fault: Fault | None) -> bytes:
         model_id = OTHER_MODEL_ID if fault is Fault.OTHER_MODEL else parsed.model.model_id
-        vectors = embed(parsed.texts, model_id, parsed.dimensions, parsed.input_type, self.settings.vectors)
+        vectors = wire.vectors(parsed, model_id, self.settings.vectors)
         with self.lock:
             rows = spoil(fault, vectors, self._random)
         body = wire.reply(parsed, rows, fault)
@@ -248,8 +250,8 @@ class Service:
     def _openai(self) -> OpenAIWire:
         return OpenAIWire(self._circumstances(self._openai_buckets, self.settings.openai_retry_after))
 
-    def _cohere(self) -> CohereWire:
-        return CohereWire(self._circumstances(self._cohere_buckets, self.settings.cohere_retry_after))
+    def _cohere(self, wire: type[CohereWire]) -> CohereWire:
+        return wire(self._circumstances(self._cohere_buckets, self.settings.cohere_retry_after))
 
     def _circumstances(self, buckets: Buckets, retry_after: Any) -> Circumstances:
         settings = self.settings

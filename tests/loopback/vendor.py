@@ -141,7 +141,8 @@ class LoopbackVendor:
             fault: Which.
             times: How many requests it strikes; `None` for every one until the rule is withdrawn.
             probability: How likely it strikes a request.
-            target: Requests of one text (`query`), of several (`batch`), for `models`, or any for embeddings.
+            target: Requests of one text (`query`), of several (`batch`), for an order (`rerank`), for `models`, or
+                `any` but those for models.
 
         Returns:
             What `withdraw` takes.

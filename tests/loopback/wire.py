@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from loopback.faults import Fault, Row
+from loopback.faults import Fault, RequestSize, Row
 from loopback.limits import Header, RetryAfter, TokenBucket
 from loopback.models import Model, VendorName
-from loopback.vectors import Vector
+from loopback.vectors import Vector, VectorKind, embed
 
 JSON_TYPE: Header = ("content-type", "application/json")
 BAD_GATEWAY = (
@@ -131,6 +131,14 @@ class Wire(ABC):
     @abstractmethod
     def overloaded(self) -> Refusal:
         """503."""
+
+    def size(self, request: EmbedRequest) -> RequestSize:
+        """What faults may be aimed at."""
+        return "query" if len(request.texts) == 1 else "batch"
+
+    def vectors(self, request: EmbedRequest, model_id: str, kind: VectorKind) -> Vector:
+        """The right answer, a row a text."""
+        return embed(request.texts, model_id, request.dimensions, request.input_type, kind)
 
     @abstractmethod
     def reply(self, request: EmbedRequest, rows: Sequence[Row], fault: Fault | None) -> bytes:

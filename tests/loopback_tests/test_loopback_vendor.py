@@ -242,7 +242,7 @@ def test_a_taken_port_is_refused_at_the_start(vendor: LoopbackVendor) -> None:
 
 
 def test_a_failure_of_the_vendor_s_own_is_raised_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopback.service.embed", None)
+    monkeypatch.setattr("loopback.wire.embed", None)
     vendor = LoopbackVendor()
     vendor.start()
     answer = httpx.post(

@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("two_engines_worker.py")
+CROSS_ENCODER = Path(__file__).with_name("cross_encoder_worker.py")
 KEPT_ENVIRONMENT = os.environ.get("SYMMETRA_TEST_ST_VENV")
 
 TORCH = "torch==2.13.0"
@@ -251,6 +252,38 @@ def test_folder_asks_the_network_for_nothing(python: Path, model: Path, hub: Hub
     run([python, "-c", QUERY, model], cwd=tmp_path, **online)
 
     assert hub.requests == []
+
+
+def test_re_ranker_scores_as_the_library_does_and_asks_the_network_for_nothing(
+    python: Path, hub: Hub, tmp_path: Path
+) -> None:
+    online = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+    run([python, CROSS_ENCODER, "make", tmp_path], cwd=tmp_path, **online)
+
+    done = run([python, CROSS_ENCODER, "compare", tmp_path], cwd=tmp_path, **online)
+
+    assert done.stderr == ""  # no library writes to a server's streams
+    found = json.loads(done.stdout)
+    assert found["ours"] == pytest.approx(found["librarys"], abs=1e-5)
+    assert max(found["ours"]) - min(found["ours"]) > 0.1
+    assert "is no cross-encoder (BertModel)" in found["untrained"]
+    assert hub.requests == []
+
+
+def test_command_line_orders_by_a_cross_encoder_in_a_folder(python: Path, tmp_path: Path) -> None:
+    run([python, CROSS_ENCODER, "make", tmp_path], cwd=tmp_path)
+    settings = {"SYMMETRA_DATA_DIR": str(tmp_path / "data"), "HF_HUB_OFFLINE": "1", "SYMMETRA_RERANK_TIMEOUT": "60"}
+    question = "validate input, keep secrets out of logs and write tests for services"
+    search = [python, "-m", "symmetra_mcp", "search", question, "--limit", "20", "--max-tokens", "9000", "--json"]
+    plain = json.loads(run(search, cwd=tmp_path, **settings).stdout)
+
+    settings |= {"SYMMETRA_RERANK": "local", "SYMMETRA_RERANK_MODEL": str(tmp_path / "tiny")}
+    answer = json.loads(run(search, cwd=tmp_path, **settings).stdout)
+
+    assert (answer["reranked_by"], answer.get("degraded")) == ("local/tiny", None)
+    ids = [[hit["rule_id"] for hit in each["hits"]] for each in (plain, answer)]
+    assert len(ids[0]) > 5
+    assert ids[0] != ids[1]
 
 
 def test_provider_keeps_the_contract_of_all_providers(python: Path, model: Path, tmp_path: Path) -> None:
