@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client, StdioServerParameters
-from stdio_peer import request, started
+from stdio_peer import started
 
 HEAVY = ("numpy", "onnxruntime", "tokenizers", "torch", "sentence_transformers", "openai", "cohere", "supabase")
 
@@ -164,7 +164,7 @@ def test_nothing_heavy_is_imported_before_tools_are_listed(project: Path, tmp_pa
     with (tmp_path / "imports.log").open("wb") as log:
         with started("-X", "importtime", "-m", "symmetra_mcp", cwd=project, stderr=log) as peer:
             peer.greet()
-            assert peer.ask(request(1, "ping"))["result"] == {}
+            peer.wait_for_the_sdk()
             peer.close()
             peer.process.wait(20)
         told = Path(log.name).read_text("utf-8")

@@ -29,7 +29,7 @@ def test_lists_are_the_same_bytes_before_the_sdk_is_there_and_after() -> None:
     with started("-m", "symmetra_mcp") as peer:
         peer.greet()
         early = [line_of(peer, message) for message in asked]
-        peer.ask(request(2, "ping"))
+        peer.wait_for_the_sdk()
         late = [line_of(peer, message) for message in asked]
         later = [line_of(peer, message) for message in asked]
 
@@ -81,11 +81,14 @@ def test_a_cancelled_search_is_not_answered(meta: dict[str, Any]) -> None:
     search = request("search", "tools/call", name="search_rules", arguments={"query": "hash passwords"}, **meta)
     with started("-m", "symmetra_mcp") as peer:
         peer.greet()
-        peer.ask(request(1, "ping"))
+        peer.wait_for_the_sdk()
         peer.send(search, cancelled("search"), request(2, "tools/list", **meta))  # the first search loads the model
         assert peer.receive()["id"] == 2
-        assert peer.ask({**search, "id": "again"})["result"]["structuredContent"]["hits"]
-        assert b"search" not in rest_of(peer)
+        peer.send({**search, "id": "again"})
+        answer = peer.receive()
+        assert answer["id"] == "again"
+        assert answer["result"]["structuredContent"]["hits"]
+        assert b'"search"' not in rest_of(peer)
 
 
 @pytest.mark.slow
@@ -107,7 +110,7 @@ def test_a_cancelled_reembedding_stops_and_is_not_answered(tmp_path: Path, meta:
 
     with started("-m", "symmetra_mcp", cwd=tmp_path) as peer:
         peer.greet()
-        peer.ask(request(0, "ping"))
+        peer.wait_for_the_sdk()
         peer.send(reembed("first"))
         steps = [next_progress(peer) for _ in range(3)]
         peer.send(
@@ -119,7 +122,10 @@ def test_a_cancelled_reembedding_stops_and_is_not_answered(tmp_path: Path, meta:
         assert done == sorted(set(done))
         assert done[-1] < steps[-1]["total"], "the first run was at its end before it was cancelled"
         peer.send(cancelled("second"))
-        peer.ask(request(9, "ping"))
+        peer.send(request(9, "ping"))
+        while "id" not in (message := peer.receive()):
+            pass
+        assert message["id"] == 9
         assert b'"first"' not in rest_of(peer)
 
 
