@@ -61,6 +61,7 @@ class Suites:
         self.environment |= {
             "PATH": os.pathsep.join([str(NODE / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "HOME": str(scratch / "home"),
+            "TMPDIR": str(scratch),
             "SYMMETRA_DATA_DIR": str(scratch / "data"),
             "npm_config_cache": str(scratch / "npm"),
         }

@@ -93,6 +93,10 @@ def test_a_search_of_any_rules_keeps_to_its_size_and_says_the_same_twice(tmp_pat
         beside = 0 if bound == DEFAULT_MAX_TOKENS else 600  # a head, facts of each hit, and what was left out
         assert size <= bound + beside
     assert all(answer.structured_content["hits"] for _, answer in found[:25])
+    many = found[25][1]
+    assert len(many.structured_content["omitted"]) == 10
+    assert " more rules were left out: " in many.structured_content["notice"]
+    assert many.structured_content["notice"] in many.content[0].text
 
 
 def test_every_tool_keeps_to_its_schema_and_tells_its_ids_in_both_forms(tmp_path: Path) -> None:
