@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -17,6 +18,7 @@ import click
 from symmetra_mcp import __version__, terminal
 from symmetra_mcp.app import App
 from symmetra_mcp.audit_command import audit
+from symmetra_mcp.errors import ProviderError
 from symmetra_mcp.eval_command import evaluate
 from symmetra_mcp.install_command import install
 from symmetra_mcp.migrate_command import migrate

@@ -38,22 +38,34 @@ def add_completions(server: MCPServer[App], app: App) -> None:
         context: CompletionContext | None,
     ) -> Completion:
         known = (context.arguments if context is not None else None) or {}
+        values: set[str] = set()
         try:
             if isinstance(ref, ResourceTemplateReference) and ref.uri == RULE_ADDRESS:
                 values = await _of_address(app, argument.name, known)
             elif isinstance(ref, PromptReference) and ref.name == REVIEW_PROMPT:
                 values = await _of_review(app, argument.name)
             else:
-                what = ref.uri if isinstance(ref, ResourceTemplateReference) else ref.name
-                raise MCPError(
-                    code=INVALID_PARAMS,
-                    message=f"nothing to complete for {what[:80]!r}. There are: {RULE_ADDRESS}, {REVIEW_PROMPT}",
-                )
+                _check_there_is(ref, server)  # then it has arguments that nobody can complete
         except SymmetraError as exc:
             raise MCPError(code=INTERNAL_ERROR, message=str(exc)) from None
         return _completion(values, argument.value)
 
     server.completion()(complete)  # type: ignore[no-untyped-call]  # the SDK's decorator has no types
+
+
+def _check_there_is(ref: PromptReference | ResourceTemplateReference, server: MCPServer[App]) -> None:
+    """Refuse what the server does not list.
+
+    Raises:
+        MCPError: It is no prompt and no template of the server.
+    """
+    if isinstance(ref, ResourceTemplateReference):
+        what, there_are = ref.uri, [each.uri_template for each in server._resource_manager.list_templates()]
+    else:
+        what, there_are = ref.name, [each.name for each in server._prompt_manager.list_prompts()]
+    if what not in there_are:
+        problem = f"nothing to complete for {what[:80]!r}. There are: {', '.join(there_are)}"
+        raise MCPError(code=INVALID_PARAMS, message=problem)
 
 
 async def _of_address(app: App, name: str, known: dict[str, str]) -> set[str]:

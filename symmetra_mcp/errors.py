@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 RefusedPart = Literal["text", "length", "request"]
 
+LONGEST_NAME = 80
+"""Characters of a name that a message repeats: whoever asked for a megabyte knows what it was."""
+
 
 class SymmetraError(Exception):
     """Base of every error of ours: catching it catches all that symmetra-mcp raises on purpose."""
@@ -208,9 +211,10 @@ class RuleNotFoundError(StoreError):
         rule_id: The id that was asked for.
     """
 
-    def __init__(self, rule_id: str, message: str) -> None:
+    def __init__(self, rule_id: str, project_id: str) -> None:
         self.rule_id = rule_id
-        super().__init__(message)
+        where = f"in project {project_id[:LONGEST_NAME]!r}"
+        super().__init__(f"no rule {rule_id[:LONGEST_NAME]!r} {where}: `symmetra-mcp rules list` shows the ids")
 
 
 class RuleWriteError(SymmetraError):

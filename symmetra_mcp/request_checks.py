@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
+from symmetra_mcp.errors import LONGEST_NAME
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver.prompts.base import Prompt
     from mcp.server.mcpserver.tools import Tool
 
-_LONGEST_NAME = 80
 _ONE_PAGE = ("tools/list", "prompts/list", "resources/templates/list")
 
 
@@ -52,7 +53,7 @@ def refuse_unknown(
 def _check_name(kind: str, params: Mapping[str, Any], known: Sequence[str]) -> None:
     asked = params.get("name")
     if isinstance(asked, str) and asked not in known:
-        problem = f"Unknown {kind}: {asked[:_LONGEST_NAME]!r}. There are: {', '.join(known)}"
+        problem = f"Unknown {kind}: {asked[:LONGEST_NAME]!r}. There are: {', '.join(known)}"
         raise MCPError(code=INVALID_PARAMS, message=problem)
 
 
@@ -74,5 +75,5 @@ def _check_arguments(params: Mapping[str, Any], prompts: Sequence[Prompt]) -> No
             )
     unknown = sorted(set(given or {}) - {argument.name for argument in arguments})
     if unknown:
-        names = ", ".join(repr(name[:_LONGEST_NAME]) for name in unknown)
+        names = ", ".join(repr(name[:LONGEST_NAME]) for name in unknown)
         raise MCPError(code=INVALID_PARAMS, message=f"unknown argument {names}: {name} takes {taken}")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _DIGITS = 3
 _WORDS_SHOWN = 6
 _REFUSED_SHOWN = 20
+_OMITTED_TOLD = 10
+"""Rules that an answer names without telling them: many that say the same would take more than the hits may."""
+_ALSO_TOLD = 5
 
 
 class Answer(BaseModel):
@@ -199,11 +202,14 @@ def search_result(answer: SearchAnswer, *, notice: str = "") -> SearchResult:
         notice: What the asker should know about the filters.
     """
     projects = {hit.rule.project_id for hit in answer.hits} | {left.rule.project_id for left in answer.omitted}
+    untold = len(answer.omitted) - _OMITTED_TOLD
+    if untold > 0:
+        notice = f"{notice} {untold} more rules were left out: ask something narrower.".strip()
     return SearchResult(
         verdict="applies" if answer.hits else "none",
         hits=[_hit(hit) for hit in answer.hits],
         nearest=[_near(near) for near in answer.below],
-        omitted=[_omitted(omitted, with_project=len(projects) > 1) for omitted in answer.omitted],
+        omitted=[_omitted(omitted, with_project=len(projects) > 1) for omitted in answer.omitted[:_OMITTED_TOLD]],
         mode=answer.mode,
         degraded=answer.degraded,
         notice=notice,
@@ -362,7 +368,7 @@ def _hit(match: RuleMatch) -> HitAnswer:
         similarity=_rounded(match.similarity),
         matched=matched_by(match),
         source=str(rule.sources[0]) if rule.sources else "",
-        also=[other.rule_id for other in match.also],
+        also=[other.rule_id for other in match.also[:_ALSO_TOLD]],
     )
 
 

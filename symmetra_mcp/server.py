@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,12 +64,13 @@ _DAY_MS = 86_400_000
 _BACKTICKS = re.compile("`+")
 
 
-def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
+def make_server(app: App, upkeep: Upkeep | None = None, *, further_tools: Sequence[Tool] = ()) -> MCPServer[App]:
     """The server over an app; the app is closed when the server stops.
 
     Args:
         app: What its tools do.
         upkeep: What it does beside answering; by default one that begins with the first list of tools.
+        further_tools: Tools beside ours, which no setting takes away.
 
     Raises:
         ConfigError: A setting names a tool that there is not.
@@ -89,7 +90,7 @@ def make_server(app: App, upkeep: Upkeep | None = None) -> MCPServer[App]:
                 tasks.cancel_scope.cancel()
                 await app.aclose()
 
-    tools = _tools(upkeep)
+    tools = [*_tools(upkeep), *further_tools]
 
     def list_tools() -> list[Tool]:
         return server._tool_manager.list_tools()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from symmetra_mcp.errors import LONGEST_NAME
 from symmetra_mcp.project import STARTER_PROJECT
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """
     from difflib import get_close_matches
 
+    name = name[:LONGEST_NAME]
     names = sorted(set(known))
     close = get_close_matches(name.casefold(), [other.casefold() for other in names], 1)
     meant = next((f" Did you mean {other!r}?" for other in names if close and other.casefold() == close[0]), "")

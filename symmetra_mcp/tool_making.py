@@ -17,12 +17,15 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import ValidationError
 from typing_extensions import override
 
-from symmetra_mcp.errors import SymmetraError
+from symmetra_mcp.errors import LONGEST_NAME, SymmetraError
 from symmetra_mcp.schemas import Answer
 from symmetra_mcp.text import unwrapped
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+_NAMES_TOLD = 5
 
 
 class PlainTool(Tool):
@@ -33,7 +36,8 @@ class PlainTool(Tool):
         unknown = sorted(set(arguments) - set(self.parameters["properties"]))
         if unknown:
             known = ", ".join(self.parameters["properties"])
-            raise ToolError(f"unknown argument {', '.join(map(repr, unknown))}: {self.name} takes {known}")
+            told = ", ".join(repr(name[:LONGEST_NAME]) for name in unknown[:_NAMES_TOLD])
+            raise ToolError(f"unknown argument {told}: {self.name} takes {known}")
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as exc:

@@ -55,6 +55,10 @@ class Peer:
         self.send(INITIALIZED)
         return answer
 
+    def wait_for_the_sdk(self) -> None:
+        """Ask what cannot be answered from the snapshot."""
+        assert self.ask(request("ready", "prompts/get", name="none"))["error"]["code"] == -32602
+
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()

@@ -77,5 +77,8 @@ def test_no_provider_groups_the_causes_in_order() -> None:
 
 
 def test_a_missing_rule_holds_the_id_that_was_asked_for() -> None:
-    error = RuleNotFoundError("pin", "no rule 'pin'")
-    assert (error.rule_id, str(error)) == ("pin", "no rule 'pin'")
+    error = RuleNotFoundError("pin", "shop")
+    assert (error.rule_id, str(error)) == (
+        "pin",
+        "no rule 'pin' in project 'shop': `symmetra-mcp rules list` shows the ids",
+    )

@@ -367,10 +367,7 @@ class SqliteStore(RuleStore):
             query = f"SELECT {RULE_COLUMNS} FROM rules WHERE project_id = ? AND rule_id = ?"
             row = connection.execute(query, key).fetchone()
         if row is None:
-            raise RuleNotFoundError(
-                key.rule_id,
-                f"no rule {key.rule_id!r} in project {key.project_id!r}: `symmetra-mcp rules list` shows the ids",
-            )
+            raise RuleNotFoundError(key.rule_id, key.project_id)
         return rule_of_row(row)
 
     def _count_rules(self) -> dict[str, int]:

@@ -221,10 +221,7 @@ class SupabaseStore(RuleStore):
     async def get_rule(self, key: RuleKey) -> Rule:
         rows = await self._rows(escaped(key.project_id), escaped(key.rule_id), None)
         if not rows:
-            raise RuleNotFoundError(
-                key.rule_id,
-                f"no rule {key.rule_id!r} in project {key.project_id!r}: `symmetra-mcp rules list` shows the ids",
-            )
+            raise RuleNotFoundError(key.rule_id, key.project_id)
         return rule_of_row(rows[0])
 
     async def _rows(self, project: str | None, rule_id: str | None, after: list[str] | None) -> list[dict[str, Any]]:

@@ -88,10 +88,25 @@ def test_what_there_is_not_and_an_outage_are_errors(tmp_path: Path, monkeypatch:
             told = error.error.code, error.error.message
         return told
 
-    assert code(PromptReference(name="other"), "x")[0] == -32602
+    assert code(PromptReference(name="other"), "x") == (
+        -32602,
+        "nothing to complete for 'other'. There are: review_code",
+    )
+    assert code(ResourceTemplateReference(uri="rule://{id}"), "id")[0] == -32602
 
     async def gone(store: SqliteStore) -> dict[str, int]:
         raise StoreUnavailableError("the disk is gone")
 
     monkeypatch.setattr(SqliteStore, "count_rules", gone)
     assert code(ADDRESS, "project_id") == (-32603, "the disk is gone")
+
+
+def test_a_prompt_whose_arguments_nobody_knows_has_nothing_to_offer(tmp_path: Path) -> None:
+    async def run() -> Any:
+        server = make_server(App(load_settings(), SqliteStore(tmp_path), ProviderChoice(FakeProvider())))
+        server.prompt("translate")(lambda text: text)
+        async with Client(server) as client:
+            return (await client.complete(PromptReference(name="translate"), {"name": "text", "value": "a"})).completion
+
+    found = anyio.run(run)
+    assert (found.values, found.total) == ([], 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -14,8 +15,21 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client, StdioServerParameters
+from stdio_peer import started
 
-HEAVY = ("numpy", "onnxruntime", "tokenizers", "torch", "sentence_transformers", "openai", "cohere", "supabase", "rich")
+HEAVY = ("numpy", "onnxruntime", "tokenizers", "torch", "sentence_transformers", "openai", "cohere", "supabase")
+
+NOISY = """
+import os, subprocess, sys
+print("printed")
+os.write(1, b"written")
+subprocess.run(["echo", "a child"])
+print("unflushed", end="")
+sys.path.remove(os.path.dirname(__file__))
+del sys.modules[__name__]
+import snowballstemmer
+"""
+"""A dependency that prints in every way when it is imported, and then is itself."""
 
 
 @pytest.fixture
@@ -95,7 +109,7 @@ def test_a_client_that_knows_tasks_gets_one_over_stdio(python: str, project: Pat
         "2025-11-25",
     ],
 )
-def test_stdout_carries_protocol_messages_alone(python: str, project: Path, version: str) -> None:
+def test_stdout_carries_protocol_messages_alone(python: str, project: Path, tmp_path: Path, version: str) -> None:
     requests = [
         {
             "id": 1,
@@ -106,39 +120,58 @@ def test_stdout_carries_protocol_messages_alone(python: str, project: Path, vers
         {"id": 2, "method": "tools/list"},
         {"id": 3, "method": "tools/call", "params": {"name": "search_rules", "arguments": {"query": "cents"}}},
     ]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "SYMMETRA_LOG_LEVEL": "debug", "LC_ALL": "C"}
+    noisy = tmp_path / "noisy"
+    noisy.mkdir()
+    (noisy / "snowballstemmer.py").write_text(NOISY)
+    environment = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "SYMMETRA_LOG_LEVEL": "debug",
+        "LC_ALL": "C",
+        "PYTHONPATH": str(noisy),
+    }
+    log = (tmp_path / "log").open("w+b")
     process = subprocess.Popen(
         [python, "-m", "symmetra_mcp"],
         cwd=project,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
     )
-    with process:
+    with log, process:
         assert process.stdin is not None
         assert process.stdout is not None
         answers = {}
-        for request in requests:
-            process.stdin.write(json.dumps({"jsonrpc": "2.0", **request}).encode() + b"\n")
+        for message in requests:
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
             process.stdin.flush()
-            while "id" in request and request["id"] not in answers:
-                message = json.loads(process.stdout.readline())
-                answers[message.get("id")] = message
+            while "id" in message and message["id"] not in answers:
+                answer = json.loads(process.stdout.readline())
+                answers[answer.get("id")] = answer
         process.stdin.close()
         rest = process.stdout.read()
+        log.seek(0)
+        told = log.read()
+    assert all(words in told for words in (b"printed", b"written", b"a child", b"unflushed")), told
     assert answers[1]["result"]["protocolVersion"] == version
     assert answers[3]["result"]["structuredContent"]["hits"]
     assert rest == b""
     assert process.returncode == 0
 
 
-def test_nothing_heavy_is_imported_before_the_first_search(python: str) -> None:
-    code = f"import sys, symmetra_mcp.server; print([name for name in {HEAVY} if name in sys.modules])"
+def test_nothing_heavy_is_imported_before_tools_are_listed(project: Path, tmp_path: Path) -> None:
+    with (tmp_path / "imports.log").open("wb") as log:
+        with started("-X", "importtime", "-m", "symmetra_mcp", cwd=project, stderr=log) as peer:
+            peer.greet()
+            peer.wait_for_the_sdk()
+            peer.close()
+            peer.process.wait(20)
+        told = Path(log.name).read_text("utf-8")
 
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout.strip() == "[]"
+    imported = set(re.findall(r"\| +(\S+)$", told, re.MULTILINE))
+    assert {"mcp", "symmetra_mcp.server"} <= imported
+    assert imported.isdisjoint(HEAVY)
 
 
 @pytest.mark.slow
