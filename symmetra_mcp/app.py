@@ -19,6 +19,7 @@ import anyio
 from anyio import from_thread
 
 from symmetra_mcp import __version__
+from symmetra_mcp.calibration import Calibrations
 from symmetra_mcp.config import Settings, load_settings
 from symmetra_mcp.errors import (
     ConfigError,
@@ -98,6 +99,7 @@ class App:
         self.store = store
         self.providers = providers
         self.reranking = reranking
+        self._calibrations = Calibrations(store)
         self.jobs = Jobs()
         self._usage_log = usage_log
         self._opening = anyio.Lock()
@@ -417,6 +419,7 @@ class App:
                 root=request.root or (str(self.project.root) if self.project is not None else ""),
             ),
             self.reranking if may_rerank else None,
+            calibrations=self._calibrations,
         )
 
     def _own_projects(self, project_id: str = "") -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from symmetra_mcp.calibration import calibrate
 from symmetra_mcp.embedding_run import EmbeddingRun, Progress, RunLimits, embed_probes
 from symmetra_mcp.errors import SpaceMismatchError, SymmetraError
 from symmetra_mcp.running import Announcement, running_now
@@ -178,6 +179,8 @@ class _Completion:
             if switched:
                 break
         status = await _status(self._store, self._space)
+        if not status.missing:
+            await calibrate(self._store, self._space, status.passages)
         refused = tuple(await self._store.refusals(self._space)) if status.refused else ()
         without_vector = {each.content_hash for each in refused}
         now_refused = self._progress.refused.items()

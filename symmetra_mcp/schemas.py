@@ -49,6 +49,7 @@ class HitAnswer(Answer):
     priority: str
     score: Annotated[float, Field(description="Fused, or the re-ranker's; compares hits of this answer only")]
     similarity: Annotated[float | None, Field(description="Cosine with the query, -1 to 1")] = None
+    confidence: Annotated[str, Field(description="high; medium; low: found by its words")] = ""
     matched: Annotated[list[str], Field(description="Why: meaning, words: ..., path: glob")]
     source: Annotated[str, Field(description="path:line of the file that states it")] = ""
     also: Annotated[list[str], Field(description="Ids of rules that say the same")] = []
@@ -366,6 +367,7 @@ def _hit(match: RuleMatch) -> HitAnswer:
         priority=rule.priority,
         score=round(match.score, _DIGITS),
         similarity=_rounded(match.similarity),
+        confidence=match.confidence,
         matched=matched_by(match),
         source=str(rule.sources[0]) if rule.sources else "",
         also=[other.rule_id for other in match.also[:_ALSO_TOLD]],

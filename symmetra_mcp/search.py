@@ -12,15 +12,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from symmetra_mcp.calibration import UNCALIBRATED
 from symmetra_mcp.errors import ProviderError, SpaceMismatchError, SymmetraError
+from symmetra_mcp.languages import languages_of_code
 from symmetra_mcp.passages import passage_body
 from symmetra_mcp.reranking import rerank
+from symmetra_mcp.rescoring import CANDIDATES, rescore
 from symmetra_mcp.scopes import relative_path, tech_stacks_of
 from symmetra_mcp.spans import span
 from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter
 from symmetra_mcp.tokens import cut_to_tokens, estimate_tokens
+from symmetra_mcp.words import MAX_QUERY_TERMS, query_terms
 
 if TYPE_CHECKING:
+    from symmetra_mcp.calibration import Calibration, Calibrations, Confidence
     from symmetra_mcp.providers.select import ProviderChoice
     from symmetra_mcp.reranking import Reranking
     from symmetra_mcp.spaces import EmbeddingSpace
@@ -37,7 +42,6 @@ MAX_QUERY_CHARACTERS = 20_000
 _STRONG_WORDS = 0.5
 """Relevance from which words alone make a rule fit, whatever its meaning: it holds the question's best words."""
 _CANDIDATES_PER_HIT = 3
-_MIN_CANDIDATES = 20
 _LONGEST_GUIDANCE = 400
 """Tokens of guidance from which a rule of several passages answers with its best passage."""
 _HIT_OVERHEAD = 60
@@ -122,6 +126,7 @@ class RuleMatch:
         guidance: The rule's text, or its best passage where `excerpt` is set.
         score: Fused from meaning and words, or a re-ranker's; compares hits of one answer only.
         similarity: Cosine with the question, -1 to 1; `None` where meaning could not be compared.
+        confidence: What the similarity means in its space.
         also: Rules that say the same, folded into this one.
     """
 
@@ -131,6 +136,7 @@ class RuleMatch:
     score: float
     similarity: float | None
     why: Why
+    confidence: Confidence
     also: tuple[Rule, ...] = ()
 
 
@@ -181,7 +187,12 @@ class SearchAnswer:
 
 
 async def search(
-    store: RuleStore, providers: ProviderChoice, request: SearchRequest, reranking: Reranking | None = None
+    store: RuleStore,
+    providers: ProviderChoice,
+    request: SearchRequest,
+    reranking: Reranking | None = None,
+    *,
+    calibrations: Calibrations | None = None,
 ) -> SearchAnswer:
     """Find the rules that matter for a question.
 
@@ -194,6 +205,7 @@ async def search(
         providers: Embed the question.
         request: The question.
         reranking: Orders what was found, once more.
+        calibrations: What cosines mean in the store's spaces.
 
     Raises:
         StoreError: The store failed: an outage is no empty answer.
@@ -214,9 +226,12 @@ async def search(
         space = None
     elif found.unembedded:
         degraded = f"{found.unembedded} of {found.considered} rules are not embedded yet and match by their words alone"
+    is_open = not (query.preferred_tech_stacks or request.tech_stacks)
+    found = replace(found, candidates=rescore(request.query, found.candidates, vote=is_open))
     ranked = await rerank(reranking, request.query, found)
     reasons = (found.degraded, degraded, ranked.degraded)
-    answer = _answer(request, ranked.found, space, "; ".join(reason for reason in reasons if reason))
+    calibration = UNCALIBRATED if calibrations is None else await calibrations.of(space)
+    answer = _answer(request, ranked.found, space, calibration, "; ".join(reason for reason in reasons if reason))
     return replace(answer, reranked_by=ranked.by)
 
 
@@ -285,20 +300,29 @@ def _match_query(request: SearchRequest, reranking: Reranking | None) -> MatchQu
             tech_stacks=request.tech_stacks,
             path=path,
         ),
-        preferred_tech_stacks=() if request.tech_stacks else tech_stacks_of(path),
+        preferred_tech_stacks=() if request.tech_stacks else tech_stacks_of(path) or languages_of_code(request.query),
         preferred_project_ids=request.preferred_project_ids,
-        limit=max(request.limit * _CANDIDATES_PER_HIT, _MIN_CANDIDATES, reranking.candidates if reranking else 0),
+        limit=max(request.limit * _CANDIDATES_PER_HIT, CANDIDATES, reranking.candidates if reranking else 0),
     )
 
 
-def _answer(request: SearchRequest, found: Matches, space: EmbeddingSpace | None, degraded: str) -> SearchAnswer:
-    threshold = found.background if space is not None else None
+def _answer(
+    request: SearchRequest, found: Matches, space: EmbeddingSpace | None, calibration: Calibration, degraded: str
+) -> SearchAnswer:
+    background = found.background if space is not None else None
+    threshold = None if background is None else background + calibration.margin
     applies = threshold is None or found.best_similarity is None or found.best_similarity >= threshold
+    # A few words are near to nothing. A rule that holds them all, and is nearer than chance, is meant.
+    asked = frozenset(query_terms(request.query, MAX_QUERY_TERMS).values())
+    applies = applies or any(
+        one.similarity is not None and one.similarity >= (background or 0.0) and asked <= frozenset(one.words)
+        for one in found.candidates
+    )
     # A rule that is not embedded yet has no nearness: its words decide.
     applies = applies or any(one.similarity is None and one.relevance >= _STRONG_WORDS for one in found.candidates)
-    fitting = [candidate for candidate in found.candidates if not applies or _fits(candidate, threshold)]
+    fitting = [candidate for candidate in found.candidates if not applies or _fits(candidate, background)]
     folded, duplicates = _fold(fitting, request.limit if applies else _BELOW_SHOWN)
-    ranked = [_rule_match(candidate, also, threshold) for candidate, also in folded]
+    ranked = [_rule_match(candidate, also, threshold, calibration) for candidate, also in folded]
     hits, over_budget, tokens = _fit(ranked, request.max_tokens) if applies else ([], [], 0)
     return SearchAnswer(
         hits=tuple(hits),
@@ -314,11 +338,11 @@ def _answer(request: SearchRequest, found: Matches, space: EmbeddingSpace | None
     )
 
 
-def _fits(candidate: Candidate, threshold: float | None) -> bool:
-    """Whether a rule of an answer is worth its tokens: near by itself, or found by the question's best words."""
-    if threshold is None or candidate.similarity is None:
+def _fits(candidate: Candidate, background: float | None) -> bool:
+    """Whether a rule of an answer is worth its tokens: nearer than chance, or found by the question's best words."""
+    if background is None or candidate.similarity is None:
         return True
-    return candidate.similarity >= threshold or candidate.relevance >= _STRONG_WORDS
+    return candidate.similarity >= background or candidate.relevance >= _STRONG_WORDS
 
 
 def _fold(candidates: Iterable[Candidate], limit: int) -> tuple[list[tuple[Candidate, list[Rule]]], list[Omitted]]:
@@ -341,7 +365,9 @@ def _says_the_same(words: frozenset[str], others: frozenset[str]) -> bool:
     return bool(union) and len(words & others) / union >= _SAME_SHARE
 
 
-def _rule_match(candidate: Candidate, also: Sequence[Rule], threshold: float | None) -> RuleMatch:
+def _rule_match(
+    candidate: Candidate, also: Sequence[Rule], threshold: float | None, calibration: Calibration
+) -> RuleMatch:
     rule = candidate.rule
     excerpt = bool(candidate.passage) and estimate_tokens(rule.guidance) > _LONGEST_GUIDANCE
     close = candidate.similarity is not None and (threshold is None or candidate.similarity >= threshold)
@@ -352,6 +378,7 @@ def _rule_match(candidate: Candidate, also: Sequence[Rule], threshold: float | N
         score=candidate.score,
         similarity=candidate.similarity,
         why=Why(meaning=close, words=candidate.words, glob=candidate.matched_glob),
+        confidence=calibration.confidence(candidate.similarity, threshold),
         also=tuple(also),
     )
 

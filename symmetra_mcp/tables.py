@@ -179,7 +179,8 @@ def _hit_head(number: int, hit: HitAnswer) -> Text:
 
 def _hit_foot(hit: HitAnswer, *, with_project: bool) -> RenderableType:
     similarity = "" if hit.similarity is None else f"similarity {hit.similarity:.2f}"
-    facts = [named(hit, with_project=with_project), hit.source, similarity, *hit.matched]
+    sure = f"confidence {hit.confidence}" if hit.confidence else ""
+    facts = [named(hit, with_project=with_project), hit.source, similarity, sure, *hit.matched]
     if hit.also:
         facts.append("same as " + ", ".join(hit.also))
     if hit.excerpt:

@@ -283,7 +283,8 @@ def _hit_lines(number: int, hit: HitAnswer, *, with_project: bool) -> list[str]:
     whole = rule_uri(hit.project_id, hit.rule_id) or f"`symmetra-mcp rules show {hit.rule_id} -p {hit.project_id}`"
     excerpt = f"\n(An excerpt; {whole} has all of it.)" if hit.excerpt else ""
     name = named(hit, with_project=with_project)
-    facts = [name, hit.source, f"score {hit.score:.2f}{_similarity(hit.similarity)}", "; ".join(hit.matched)]
+    near = f"score {hit.score:.2f}{_similarity(hit.similarity)}, confidence {hit.confidence}"
+    facts = [name, hit.source, near, "; ".join(hit.matched)]
     if hit.also:
         facts.append("also stated as " + ", ".join(hit.also))
     return [

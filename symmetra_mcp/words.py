@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import snowballstemmer
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-TERMS_VERSION = 1
+TERMS_VERSION = 2
 """Raised when `terms` changes its answer, so that stores know which terms they keep."""
 
 K1 = 1.2
-B = 0.75
-"""BM25's usual constants (Robertson and Zaragoza, 2009, section 3.5)."""
+"""BM25's usual constant (Robertson and Zaragoza, 2009, section 3.5)."""
+B = 0.5
+"""How much the length of a field counts, 0 to 1 (section 3.6, BM25F), when its terms are counted."""
 
 MAX_QUERY_TERMS = 256
 """Distinct words of a query that are looked up: a pasted file adds nothing after that."""
@@ -165,18 +166,30 @@ class TermCounts:
         return cls(np.frombuffer(blob, "<u8", count), np.frombuffer(blob, "<f4", count, offset=8 * count))
 
 
-def count_terms(fields: Iterable[tuple[str, float]]) -> TermCounts:
-    """Count the terms of a rule's fields.
+class Field(NamedTuple):
+    """A text of a rule.
 
-    Args:
-        fields: Pairs of a text and the weight of one occurrence in it.
+    Attributes:
+        weight: Of one occurrence in it.
+        usual_terms: Length at which an occurrence has this weight; 0 where the length does not count.
     """
+
+    text: str
+    weight: float
+    usual_terms: int = 0
+
+
+def count_terms(fields: Iterable[Field]) -> TermCounts:
+    """Count the terms of a rule's fields."""
     import numpy as np
 
     totals: Counter[int] = Counter()
-    for text, weight in fields:
-        for term in terms(text):
-            totals[term_hash(term)] += weight  # type: ignore[assignment]  # Counter's stub knows whole numbers only
+    for text, weight, usual_terms in fields:
+        found = terms(text)
+        length = len(found) / usual_terms if usual_terms else 1.0
+        counted = weight / (1 - B + B * length)
+        for term in found:
+            totals[term_hash(term)] += counted  # type: ignore[assignment]  # Counter's stub knows whole numbers only
     hashes = np.fromiter(totals.keys(), np.uint64, len(totals))
     counts = np.fromiter(totals.values(), np.float32, len(totals))
     order = np.argsort(hashes)
@@ -213,11 +226,9 @@ class Bm25:
 
         if not self._size or not len(counts):
             return np.empty(0, np.float32)
-        lengths = np.bincount(self._rules, weights=counts, minlength=self._size)
         frequency = np.diff(self._starts)
         idf = np.log1p((self._size - frequency + 0.5) / (frequency + 0.5))
-        norm = K1 * (1 - B + B * lengths / max(float(lengths.mean()), 1e-9))
-        impacts = np.repeat(idf, frequency) * counts * (K1 + 1) / (counts + norm[self._rules])
+        impacts = np.repeat(idf, frequency) * counts * (K1 + 1) / (counts + K1)
         return np.asarray(impacts, np.float32)
 
     def _postings(self, term: str) -> slice:

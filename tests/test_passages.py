@@ -12,8 +12,12 @@ from tokenizers import Tokenizer
 
 import symmetra_mcp
 from symmetra_mcp.passages import (
+    KEYWORD_WEIGHT,
     MAX_PASSAGES,
+    RATIONALE_WEIGHT,
     TITLE_WEIGHT,
+    USUAL_NAME_TERMS,
+    USUAL_TEXT_TERMS,
     Passage,
     content_hash,
     estimate_word_pieces,
@@ -22,7 +26,7 @@ from symmetra_mcp.passages import (
     rule_terms,
 )
 from symmetra_mcp.types import Rule, Source
-from symmetra_mcp.words import count_terms, term_hash
+from symmetra_mcp.words import B, term_hash
 
 PACKAGE = Path(symmetra_mcp.__file__).parent
 TOKENIZER = PACKAGE / "_data" / "tokenizer.json"
@@ -213,8 +217,16 @@ def test_search_terms_of_a_rule_come_from_every_field_and_titles_weigh_more() ->
         sources=(Source("A.md", heading_path=("headed",)),),
     )
     found = rule_terms(rich)
-    expected = count_terms(
-        [("titled", TITLE_WEIGHT), *((word, 1.0) for word in ("guided", "reasoned", "keyed", "headed", "id", "words"))]
-    )
-    assert found.to_bytes() == expected.to_bytes()
+    shorter = 1 / (1 - B + B / USUAL_NAME_TERMS)  # a name of one word
+    expected = {
+        "titl": TITLE_WEIGHT * shorter,
+        "guid": 1 / (1 - B + B / USUAL_TEXT_TERMS),
+        "reason": RATIONALE_WEIGHT / (1 - B + B / USUAL_TEXT_TERMS),
+        "key": KEYWORD_WEIGHT,
+        "head": shorter,
+        "id": 1 / (1 - B + B * 2 / USUAL_NAME_TERMS),
+        "word": 1 / (1 - B + B * 2 / USUAL_NAME_TERMS),
+    }
+    counted = dict(zip(found.hashes.tolist(), found.counts.tolist(), strict=True))
+    assert counted == pytest.approx({term_hash(term): count for term, count in expected.items()})
     assert term_hash("titl") in found.hashes.tolist()

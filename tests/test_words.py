@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmetra_mcp.words import K1, B, Bm25, TermCounts, count_terms, query_terms, term_hash, terms
+from symmetra_mcp.words import K1, Bm25, Field, TermCounts, count_terms, query_terms, term_hash, terms
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_term_hashes_stay_as_stores_keep_them() -> None:
 
 @given(st.text())
 def test_any_text_gives_terms_that_count_and_survive_bytes(text: str) -> None:
-    counts = count_terms([(text, 1.0)])
+    counts = count_terms([Field(text, 1.0)])
     again = TermCounts.from_bytes(counts.to_bytes())
     assert len(counts.hashes) == len(set(terms(text)))
     assert float(counts.counts.sum()) == len(terms(text))
@@ -130,29 +130,37 @@ def test_any_text_gives_terms_that_count_and_survive_bytes(text: str) -> None:
 
 
 def test_a_term_counts_by_the_weight_of_its_field() -> None:
-    counts = count_terms([("red blue", 2.0), ("red", 1.0), ("", 5.0)])
+    counts = count_terms([Field("red blue", 2.0), Field("red", 1.0), Field("", 5.0)])
     found = dict(zip(counts.hashes.tolist(), counts.counts.tolist(), strict=True))
     assert found == {term_hash("red"): 3.0, term_hash("blue"): 2.0}
+
+
+def test_words_of_a_long_field_count_less_and_those_of_a_short_one_more() -> None:
+    def count_of_red(text: str) -> float:
+        counts = count_terms([Field(text, 1.0, usual_terms=4)])
+        return float(counts.counts[counts.hashes == term_hash("red")][0])
+
+    assert count_of_red("red blue green gray") == 1.0
+    assert count_of_red("red") == pytest.approx(1 / (0.5 + 0.5 / 4))
+    assert count_of_red("red blue green gray white black brown pink") == pytest.approx(1 / 1.5)
 
 
 def bm25(documents: list[str], query: list[str]) -> list[float]:
     """Robertson's formula, document by document."""
     counted = [Counter(terms(document)) for document in documents]
-    mean = sum(counts.total() for counts in counted) / len(counted)
     scores = []
     for counts in counted:
         score = 0.0
         for term in query:
             frequency = sum(term in others for others in counted)
             idf = math.log(1 + (len(documents) - frequency + 0.5) / (frequency + 0.5))
-            norm = K1 * (1 - B + B * counts.total() / max(mean, 1e-9))
-            score += idf * counts[term] * (K1 + 1) / (counts[term] + norm) if counts[term] else 0.0
+            score += idf * counts[term] * (K1 + 1) / (counts[term] + K1) if counts[term] else 0.0
         scores.append(score)
     return scores
 
 
 def indexed(documents: list[str]) -> Bm25:
-    return Bm25([count_terms([(document, 1.0)]).to_bytes() for document in documents])
+    return Bm25([count_terms([Field(document, 1.0)]).to_bytes() for document in documents])
 
 
 @pytest.mark.parametrize("seed", range(8))

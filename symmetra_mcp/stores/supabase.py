@@ -42,7 +42,7 @@ from symmetra_mcp.stores.supabase_wire import (
     vector_text,
 )
 from symmetra_mcp.types import PRIORITIES, Detail, Rule, RuleKey, Scope
-from symmetra_mcp.words import K1, MAX_QUERY_TERMS, B, query_terms, signed_hash
+from symmetra_mcp.words import K1, MAX_QUERY_TERMS, query_terms, signed_hash
 
 if TYPE_CHECKING:
     import numpy as np
@@ -443,7 +443,7 @@ class SupabaseStore(RuleStore):
                 "stack": STACK_PREFERENCE,
                 "project": PROJECT_PREFERENCE,
                 "k1": K1,
-                "b": B,
+                "b": 0.0,  # lengths were counted field by field, with the terms
             },
             "probes": [probe.content_hash for probe in probe_passages()],
             "quantile": QUANTILE,

@@ -17,7 +17,7 @@ from symmetra_mcp.stores.base import MatchQuery, RuleFilter
 from symmetra_mcp.stores.index import IndexedRules, IndexHit, IndexMatches, RuleIndex
 from symmetra_mcp.stores.rows import encode_scopes
 from symmetra_mcp.types import PRIORITIES, Scope
-from symmetra_mcp.words import Bm25, count_terms
+from symmetra_mcp.words import Bm25, Field, count_terms
 
 DIMENSIONS = 16
 SPACE = EmbeddingSpace("fake", "random", DIMENSIONS)
@@ -73,7 +73,7 @@ def index_of(rules: list[Sample]) -> RuleIndex:
             priorities=[each.priority for each in rules],
             tech_stacks=[json.dumps(each.stacks) for each in rules],
             scopes=[encode_scopes([each.scope]) for each in rules],
-            terms=[count_terms([(each.text, 1.0)]).to_bytes() for each in rules],
+            terms=[count_terms([Field(each.text, 1.0)]).to_bytes() for each in rules],
         ),
         passage_rules=np.repeat([each.number for each in rules], counts).astype(np.int64),
         passage_ordinals=np.concatenate([np.empty(0, np.int32), *(np.arange(n, dtype=np.int32) for n in counts)]),
@@ -103,7 +103,7 @@ def expected(rules: list[Sample], query: MatchQuery) -> IndexMatches:
     kept = [each for each in passing if applies(each.scope, query.rule_filter.path)]
     if not kept:
         return replace(NOTHING, out_of_scope=len(passing))
-    all_scores = Bm25([count_terms([(each.text, 1.0)]).to_bytes() for each in rules]).scores(query.text.split())[0]
+    all_scores = Bm25([count_terms([Field(each.text, 1.0)]).to_bytes() for each in rules]).scores(query.text.split())[0]
     words = np.asarray([all_scores[rules.index(each)] for each in kept], np.float32)
     wanted = {*query.preferred_tech_stacks}
     preferences = [

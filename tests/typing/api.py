@@ -36,7 +36,7 @@ from symmetra_mcp.stores.sqlite import SqliteStore
 from symmetra_mcp.testing import FakeProvider
 from symmetra_mcp.tokens import cut_to_tokens, estimate_tokens
 from symmetra_mcp.types import Detail, HealthReport, Priority, Rule, RuleKey, Scope, ScopeMode, Source
-from symmetra_mcp.words import Bm25, TermCounts, count_terms, query_terms, terms
+from symmetra_mcp.words import Bm25, Field, TermCounts, count_terms, query_terms, terms
 
 
 def values(rule: Rule, scope: Scope, space: EmbeddingSpace) -> None:
@@ -146,7 +146,7 @@ def texts(rule: Rule, scopes: Sequence[Scope], vectors: NDArray[np.float32]) -> 
     assert_type(rule_terms(rule), TermCounts)
     assert_type(terms("text"), list[str])
     assert_type(query_terms("text", 5), dict[str, str])
-    assert_type(count_terms([("text", 1.0)]), TermCounts)
+    assert_type(count_terms([Field("text", 1.0)]), TermCounts)
     assert_type(Bm25([b""]).scores(["a"]), tuple[NDArray[np.float32], float])
     assert_type(fuse(vectors, vectors), NDArray[np.float32])
     assert_type(estimate_tokens("text"), int)
