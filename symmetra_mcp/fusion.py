@@ -1,7 +1,7 @@
 """How meaning and words become one score.
 
 Scores are fused, not ranks: a rank fusion can't see that one of the two lists is poor for this query. Cosines are
-stretched between the best and the hundredth, BM25 is divided by the best; the two weigh the same.
+stretched between the best and the hundredth, BM25 is divided by the best.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MEANING_WEIGHT = 0.5
-"""Share of meaning in a hybrid score, the rest is words. Between 0.4 and 0.6 nothing measurable changes."""
+MEANING_WEIGHT = 0.6
+"""Share of meaning in a hybrid score, the rest is words. With the second look (`rescoring`), which compares letters, it
+is best on nearly every choice of five of the labelled set's eight sources; between 0.5 and 0.7 little changes."""
 DEPTH = 100
 """Rules by cosine between which the scale of meaning is stretched."""
 STACK_PREFERENCE = 0.1

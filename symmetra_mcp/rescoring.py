@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 CANDIDATES = 60
 """Best rules that are looked at again."""
-LETTERS_WEIGHT = 0.2
-"""Share of common letters in the relevance."""
+LETTERS_WEIGHT = 0.3
+"""Share of common letters in the relevance, chosen together with `fusion.MEANING_WEIGHT`."""
 VOTE_WEIGHT = 0.1
 """Added to a rule whose tech stack all of the best rules have, where the question tells none: most of what fits a
 question about Rust is about Rust."""
