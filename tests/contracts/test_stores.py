@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from supabase_stack.project import Project
 
+from symmetra_mcp.calibration import Calibrations
 from symmetra_mcp.errors import InvalidEmbeddingError, RuleNotFoundError, SpaceMismatchError, StoreError
 from symmetra_mcp.passages import passages
 from symmetra_mcp.probes import QUANTILE, probe_passages
 from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
+from symmetra_mcp.reembed import complete_space
 from symmetra_mcp.spaces import EmbeddingSpace
 from symmetra_mcp.stores.base import Candidate, Matches, MatchQuery, RuleFilter, RuleStore, SpaceStatus
 from symmetra_mcp.stores.mirror import MirroredStore
@@ -839,6 +841,25 @@ async def test_a_very_long_query_is_answered(store: RuleStore, provider: FakePro
         "two": set(),
     }
     assert found(await store.match(MatchQuery(text))) == ["one"]
+
+
+async def test_a_completed_space_is_calibrated_alike_in_every_store(
+    store: RuleStore, provider: FakeProvider, tmp_path: Path
+) -> None:
+    subjects = ("retry", "cache", "login", "price", "queue", "index", "token", "order")
+    deeds = ("log", "test", "name", "check", "document", "limit")
+    rules = [rule(f"{deed}-{of}", f"Always {deed} every {of} before it is used.") for deed in deeds for of in subjects]
+    reference = SqliteStore(tmp_path / "reference")
+    await reference.open()
+    for each in (store, reference):
+        await each.upsert_rules(rules)
+        await complete_space(each, provider)
+    learnt = await Calibrations(store).of(provider.space)
+    expected = await Calibrations(reference).of(provider.space)
+    await reference.aclose()
+    assert learnt.texts == expected.texts == len(rules)
+    assert (learnt.margin, learnt.related) == pytest.approx((expected.margin, expected.related), abs=1e-4)
+    assert learnt.margin > 0
 
 
 # Beside the rules
