@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,20 +17,16 @@ from symmetra_mcp.audit.dead_globs import ProjectFiles, files_below, glob_findin
 from symmetra_mcp.audit.duplicates import exact_duplicates, near_duplicates
 from symmetra_mcp.audit.findings import KINDS, AuditReport, Finding, Kind
 from symmetra_mcp.audit.pairs import near_pairs, nearness
-from symmetra_mcp.audit.questions import MAX_ASKED, hardest_first, words_of
-from symmetra_mcp.audit.unfound import Embed, unfound_rules
+from symmetra_mcp.audit.questions import MAX_ASKED, hardest_first
+from symmetra_mcp.audit.unfound import unfound_rules
 from symmetra_mcp.audit.wording import long_rules, vague_rules
 from symmetra_mcp.errors import ProviderError
 from symmetra_mcp.import_log import read_imports
 from symmetra_mcp.passages import passages
-from symmetra_mcp.probes import probe_passages
 from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
 from symmetra_mcp.search import SearchAnswer, SearchRequest
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from symmetra_mcp.app import App
     from symmetra_mcp.spaces import EmbeddingSpace
     from symmetra_mcp.types import ProgressCallback, Rule, Stage
@@ -74,18 +71,18 @@ class _Audit:
         self._thorough = thorough
         self._on_progress = on_progress
         self._notes: list[str] = []
+        self._asked_otherwise = False
 
     async def report(self) -> AuditReport:
-        known = await self._app.list_rules()
-        rules = [rule for rule in known if self._is_compared(rule)]
+        rules = [rule for rule in await self._app.list_rules() if self._is_compared(rule)]
         own = [rule for rule in rules if self._is_own(rule)]
         space: EmbeddingSpace | None = None
         findings: list[Finding] = []
         if _OF_MEANING & set(self._kinds):
-            space, vectors = await self._vectors(known if "unfound" in self._kinds else rules)
+            space, vectors = await self._vectors(rules)
             findings += await self._compared(rules, space, vectors)
             if "unfound" in self._kinds:
-                findings += await self._unfound(own, known, space, vectors)
+                findings += await self._unfound(own, space)
         if "long" in self._kinds:
             findings += long_rules(own)
         if "vague" in self._kinds:
@@ -117,12 +114,7 @@ class _Audit:
         if space is None:
             self._notes.append("nothing is embedded: rules were compared by their words alone (`symmetra-mcp reembed`)")
             return None, {}
-        texts = await anyio.to_thread.run_sync(
-            lambda: (
-                {text.content_hash for rule in rules for text in passages(rule)}
-                | {probe.content_hash for probe in probe_passages()}
-            )
-        )
+        texts = await anyio.to_thread.run_sync(lambda: {text.content_hash for rule in rules for text in passages(rule)})
         return space, await self._app.store.get_vectors(space, sorted(texts))
 
     async def _compared(self, rules: Sequence[Rule], space: EmbeddingSpace | None, vectors: Vectors) -> list[Finding]:
@@ -148,36 +140,29 @@ class _Audit:
             findings += contradictions(corpus, pairs, scale)
         return findings
 
-    async def _unfound(
-        self, own: Sequence[Rule], known: Sequence[Rule], space: EmbeddingSpace | None, vectors: Vectors
-    ) -> list[Finding]:
-        words = await anyio.to_thread.run_sync(words_of, known)
+    async def _unfound(self, own: Sequence[Rule], space: EmbeddingSpace | None) -> list[Finding]:
         if not self._thorough and len(own) > MAX_ASKED:
             self._notes.append(
                 f"asked for {MAX_ASKED} of {len(own):,} rules, whose titles tell them least from others: "
                 "--thorough asks for all"
             )
-            own = (await anyio.to_thread.run_sync(hardest_first, own, words))[:MAX_ASKED]
-        embed = await self._embedding(space)
-        return await unfound_rules(own, known, words, vectors, embed, self._ask, partial(self._tell, "ask"))
+            own = (await anyio.to_thread.run_sync(hardest_first, own))[:MAX_ASKED]
+        return await unfound_rules(
+            own, partial(self._prepare, space), partial(self._ask, space), partial(self._tell, "ask")
+        )
 
-    async def _embedding(self, space: EmbeddingSpace | None) -> Embed | None:
-        if space is None:
-            return None
-        try:
+    async def _prepare(self, space: EmbeddingSpace | None, questions: Sequence[str]) -> None:
+        """Embed questions together: the provider keeps their vectors for the searches that ask them."""
+        with suppress(ProviderError):  # which the searches tell
             provider = await self._app.providers.serving(space)
-            await provider.embed_query("a question")
-        except ProviderError as exc:
-            self._notes.append(f"rules were asked for by their words alone: {exc}")
-            return None
+            await provider.embed_queries(questions)
 
-        async def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-            return (await provider.embed_queries(texts)).vectors
-
-        return embed
-
-    async def _ask(self, question: str, project_id: str) -> SearchAnswer:
-        return await self._app.search(SearchRequest(query=question), project_id=project_id)
+    async def _ask(self, space: EmbeddingSpace | None, question: str, project_id: str) -> SearchAnswer:
+        answer = await self._app.search(SearchRequest(query=question), project_id=project_id)
+        if answer.space != space and not self._asked_otherwise:
+            self._asked_otherwise = True
+            self._notes.append(f"while rules were asked for, {answer.degraded}")
+        return answer
 
     def _files(self, project_ids: Iterable[str]) -> dict[str, ProjectFiles]:
         """The files of the projects whose folders are known on this machine; in a worker thread."""

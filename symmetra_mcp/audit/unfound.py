@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-import anyio
-
 from symmetra_mcp.audit.findings import Finding, Shape, concerned, listed
-from symmetra_mcp.audit.questions import Pool, Words, sentence_question, title_question
-from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT
+from symmetra_mcp.audit.questions import sentence_question, title_question
 from symmetra_mcp.search import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from symmetra_mcp.audit.corpus import Vectors
     from symmetra_mcp.search import SearchAnswer
     from symmetra_mcp.types import Rule
 
-Embed = Callable[[Sequence[str]], Awaitable["NDArray[np.float32]"]]
-"""Embeds questions: shape `(n, dimensions)`."""
+Prepare = Callable[[Sequence[str]], Awaitable[None]]
+"""Has questions embedded together, so that searches for them find their vectors at hand."""
 Ask = Callable[[str, str], Awaitable["SearchAnswer"]]
 """Searches for a question in a project."""
 Tell = Callable[[int, int], None]
@@ -31,56 +23,37 @@ _BLOCK = 128
 _QUOTED = 100
 
 
-async def unfound_rules(
-    rules: Iterable[Rule],
-    known: Sequence[Rule],
-    words: Words,
-    vectors: Vectors,
-    embed: Embed | None,
-    ask: Ask,
-    tell: Tell,
-) -> list[Finding]:
+async def unfound_rules(rules: Sequence[Rule], prepare: Prepare, ask: Ask, tell: Tell) -> list[Finding]:
     """Ask for each rule by its title, and where that does not find it by its first sentence.
 
     Args:
         rules: What to ask for.
-        known: Every rule that is stored.
-        words: Of every rule.
-        vectors: Of their passages and of the probes.
-        embed: Embeds questions; `None` where nothing does.
+        prepare: Hears which questions come next.
         ask: Searches as a user does.
         tell: Hears how many rules of how many were asked for.
     """
-    of_project: defaultdict[str, list[Rule]] = defaultdict(list)
-    for rule in rules:
-        of_project[rule.project_id].append(rule)
-    total, done = sum(map(len, of_project.values())), 0
     findings: list[Finding] = []
-    for project_id, own in of_project.items():
-        searched = [rule for rule in known if rule.project_id in (project_id, SHARED_PROJECT, STARTER_PROJECT)]
-        pool = await anyio.to_thread.run_sync(Pool, searched, words, vectors) if embed is not None else None
-        for start in range(0, len(own), _BLOCK):
-            block = own[start : start + _BLOCK]
-            doubtful = block
-            if embed is not None and pool is not None:
-                texts = [title_question(rule) for rule in block]
-                sure = await anyio.to_thread.run_sync(pool.surely_found, block, texts, await embed(texts))
-                doubtful = [rule for rule, found in zip(block, sure, strict=True) if not found]
-            for rule in doubtful:
-                findings += await _asked(rule, ask)
-            done += len(block)
-            tell(done, total)
+    for start in range(0, len(rules), _BLOCK):
+        block = rules[start : start + _BLOCK]
+        await prepare([title_question(rule) for rule in block])
+        missed: list[tuple[Rule, SearchAnswer]] = []
+        for done, rule in enumerate(block, start + 1):
+            answer = await ask(title_question(rule), rule.project_id)
+            if not _is_in(rule, answer):
+                missed.append((rule, answer))
+            tell(done, len(rules))
+        await prepare([sentence_question(rule) for rule, _ in missed])
+        for rule, answer in missed:
+            findings += await _asked_again(rule, answer, ask)
     return findings
 
 
-async def _asked(rule: Rule, ask: Ask) -> list[Finding]:
-    questions = dict.fromkeys((title_question(rule), sentence_question(rule)))
-    answer: SearchAnswer | None = None
-    for question in questions:
-        answer = await ask(question, rule.project_id)
-        if _is_in(rule, answer):
-            return []
-    return [_finding(rule, list(questions), answer)] if answer is not None else []
+async def _asked_again(rule: Rule, answer: SearchAnswer, ask: Ask) -> list[Finding]:
+    title, sentence = title_question(rule), sentence_question(rule)
+    if sentence == title:
+        return [_finding(rule, [title], answer)]
+    answer = await ask(sentence, rule.project_id)
+    return [] if _is_in(rule, answer) else [_finding(rule, [title, sentence], answer)]
 
 
 def _is_in(rule: Rule, answer: SearchAnswer) -> bool:

@@ -222,7 +222,28 @@ class CachingProvider(EmbeddingProvider):
 
     @override
     async def embed_queries(self, texts: Sequence[str]) -> Embeddings:
-        return await self._inner.embed_queries(texts)
+        if not texts:
+            return await self._inner.embed_queries(texts)
+        import numpy as np
+
+        await self._find_out_space()
+        space = self._inner.space
+        keys = [cache_key(space, "query", text) for text in texts]
+        missing: dict[CacheKey, str] = {}
+        known: dict[CacheKey, Embeddings] = {}
+        for key, text in zip(keys, texts, strict=True):
+            found = self.cache.recall(key) or await self.cache.load(key)
+            if found is not None:
+                known[key] = found
+            else:
+                missing[key] = normalized_text(text)
+        answer = await self._inner.embed_queries(list(missing.values()))
+        if answer.space != space:  # the model was changed while it was asked: what is at hand is of the former one
+            return await self._inner.embed_queries(texts)
+        for row, key in enumerate(missing):
+            known[key] = Embeddings(answer.vectors[row : row + 1], space)
+            self._keep(key, known[key])
+        return Embeddings(np.concatenate([known[key].vectors for key in keys]), space, answer.tokens)
 
     @override
     async def embed_query(self, text: str) -> Embeddings:
@@ -276,9 +297,12 @@ class CachingProvider(EmbeddingProvider):
             return found
         answer = await self._inner.embed_query(text)
         if answer.space == key.space:  # else the model was changed while it was asked
-            self.cache.remember(key, answer)
-            self._start(self.cache.store(key, answer))  # whoever waits need not wait for the disk
+            self._keep(key, answer)
         return answer
+
+    def _keep(self, key: CacheKey, embeddings: Embeddings) -> None:
+        self.cache.remember(key, embeddings)
+        self._start(self.cache.store(key, embeddings))  # whoever waits need not wait for the disk
 
     async def _joined(self, name: tuple[asyncio.AbstractEventLoop, bytes], request: _Request) -> Embeddings:
         request.waiting += 1

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from itertools import compress, product
 from typing import TypeVar
 
 import anyio
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rules_of import rule
 from supabase_stack.project import Project
 
 from symmetra_mcp.app import App
 from symmetra_mcp.audit.findings import AuditReport, Kind
-from symmetra_mcp.audit.questions import Pool, title_question, words_of
 from symmetra_mcp.audit.run import audit
 from symmetra_mcp.config import load_settings
 from symmetra_mcp.errors import ProviderUnavailableError
-from symmetra_mcp.passages import passages
-from symmetra_mcp.probes import probe_passages
+from symmetra_mcp.providers.base import EmbeddingProvider
+from symmetra_mcp.providers.cache import CachingProvider
 from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.reembed import complete_space
-from symmetra_mcp.search import SearchRequest
 from symmetra_mcp.stores.base import RuleStore
 from symmetra_mcp.stores.sqlite import SqliteStore
 from symmetra_mcp.stores.supabase import SupabaseStore
 from symmetra_mcp.testing import FakeProvider
-from symmetra_mcp.types import Rule
+from symmetra_mcp.types import InputType, Rule
 
 WORDS = ("table", "log", "retry", "index", "queue", "token", "budget")
 T = TypeVar("T")
 
 
-def with_rules(rules: list[Rule], use: Callable[[App], Awaitable[T]], *, embedded: int | None = None) -> T:
+def with_rules(
+    rules: list[Rule],
+    use: Callable[[App], Awaitable[T]],
+    *,
+    embedded: int | None = None,
+    provider: EmbeddingProvider | None = None,
+) -> T:
     """Use an app over a store that holds some rules, of which the first so many are embedded; by default all."""
-    provider = FakeProvider(dimensions=256)
+    provider = provider or FakeProvider(dimensions=256)
 
     async def run() -> T:
         settings = load_settings()
@@ -134,29 +139,45 @@ def test_without_a_provider_rules_are_asked_for_by_words_and_that_is_told() -> N
         return await audit(app, kinds=("unfound",))
 
     report = with_rules(RULES, broken)
-    assert [note for note in report.notes if note.startswith("rules were asked for by their words alone")]
+    assert report.counts == {"unfound": 0}
+    assert report.notes == ("while rules were asked for, meaning could not be compared in fake/words@256: it is down",)
 
 
-def test_what_is_surely_found_is_found_by_a_search() -> None:
-    """The shortcut that spares searches says nothing that a search would not."""
-    rules = [
-        rule(f"{verb} the {one} before the {other} in every service.", line=number)
-        for number, (verb, one, other) in enumerate(product(("Check", "Name"), WORDS, WORDS))
-    ]
+def test_questions_are_embedded_together_and_first_sentences_only_where_a_title_does_not_find_its_rule() -> None:
+    """Each text is sent once, as the searches find the vectors in the cache."""
 
-    async def check(app: App) -> int:
-        provider = app.providers.chosen
-        texts = [title_question(each) for each in rules]
-        asked = (await provider.embed_queries(texts)).vectors
-        hashes = [text.content_hash for each in rules for text in passages(each)]
-        vectors = await app.store.get_vectors(provider.space, [*hashes, *(p.content_hash for p in probe_passages())])
-        sure = Pool(rules, words_of(rules), vectors).surely_found(rules, texts, asked)
-        for each in compress(rules, sure):
-            answer = await app.search(SearchRequest(query=title_question(each)), project_id="shop")
-            assert each in [one for hit in answer.hits for one in (hit.rule, *hit.also)]
-        return sum(sure)
+    class Counting(FakeProvider):
+        requests: list[tuple[str, ...]]
 
-    assert with_rules(rules, check) > 0
+        async def _embed(self, texts: Sequence[str], input_type: InputType) -> NDArray[np.float32]:
+            if input_type == "query":
+                self.requests.append(tuple(texts))
+            return await super()._embed(texts, input_type)
+
+    provider = Counting(dimensions=256)
+    provider.requests = []
+    crowd = [replace(rule(f"Payments {word}.", line=n), title="Payments") for n, word in enumerate(WORDS, 10)]
+    lost = replace(rule("Consider what came up in last year's review.", line=99), title="Payments")
+    rules = [*RULES, *crowd, lost]
+    report = with_rules(rules, lambda app: audit(app, kinds=("unfound",)), provider=CachingProvider(provider))
+    assert report.counts == {"unfound": 0}
+    titles, sentences = provider.requests
+    assert sorted(titles) == sorted({each.title for each in rules})
+    assert lost.guidance.rstrip(".") in sentences
+    assert not {each.guidance.rstrip(".") for each in RULES} & set(sentences)
+
+
+def test_of_many_rules_those_are_asked_for_whose_titles_tell_them_least_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("symmetra_mcp.audit.run.MAX_ASKED", 8)
+    crowd = [replace(rule(f"Payments {word}.", line=n), title="Payments") for n, word in enumerate(WORDS, 10)]
+    lost = replace(rule("Payments.\n\nConsider what came up in last year's review.", line=100), title="Payments")
+    report = looked_at(*RULES, *crowd, lost, kinds=("unfound",))
+    assert [finding.rules[0].rule_id for finding in report.findings] == ["AGENTS.md-100"]
+    assert report.notes == (
+        "asked for 8 of 14 rules, whose titles tell them least from others: --thorough asks for all",
+    )
 
 
 @pytest.mark.slow

@@ -194,6 +194,22 @@ async def test_a_query_is_remembered_by_the_next_process(path: Path) -> None:
     assert (second.cache.hits, second.cache.misses) == (2, 0)
 
 
+async def test_queries_embedded_together_are_remembered_and_only_new_ones_are_sent(path: Path) -> None:
+    inner = FakeProvider()
+    provider = CachingProvider(inner, VectorCache(path))
+    alone = await provider.embed_query(TEXT)
+    together = await provider.embed_queries(["first", f" {TEXT}", "second", "first "])
+    assert inner.embedded == [TEXT, "first", "second"]
+    again = await provider.embed_query("second")
+    assert inner.embedded == [TEXT, "first", "second"]
+    assert together.space == inner.space
+    assert np.array_equal(together.vectors[[1, 2]], np.concatenate([alone.vectors, again.vectors]))
+    assert np.array_equal(together.vectors[0], together.vectors[3])
+    await provider.aclose()
+    keys_of_all = [cache_key(provider.space, "query", text) for text in ("first", TEXT, "second")]
+    assert None not in await loaded(path, keys_of_all)
+
+
 async def test_a_query_is_embedded_as_a_query() -> None:
     class Sided(FakeProvider):
         sides: list[InputType]
@@ -321,6 +337,16 @@ async def test_a_replaced_model_is_asked_itself() -> None:
     inner.become("one")
     assert np.array_equal((await provider.embed_query(TEXT)).vectors, one.vectors)
     assert inner.embedded == [TEXT, TEXT]
+
+
+async def test_queries_whose_model_is_replaced_meanwhile_are_all_of_the_new_one() -> None:
+    inner = ChangingProvider("one")
+    provider = CachingProvider(inner)
+    await provider.embed_query(TEXT)
+    inner.next_model = "two"
+    answer = await provider.embed_queries([TEXT, "another"])
+    assert answer.space.model == "two"
+    assert np.array_equal(answer.vectors, (await FakeProvider("two").embed_queries([TEXT, "another"])).vectors)
 
 
 async def test_an_answer_of_a_model_replaced_meanwhile_is_not_kept() -> None:
