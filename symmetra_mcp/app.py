@@ -6,8 +6,6 @@ fails, so a server with an unusable data folder still starts, and says what is w
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,32 +16,16 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import from_thread
 
-from symmetra_mcp import __version__
 from symmetra_mcp.calibration import Calibrations
 from symmetra_mcp.config import Settings, load_settings
-from symmetra_mcp.errors import (
-    ConfigError,
-    ProviderError,
-    RuleFileError,
-    StoreError,
-    StoreUnavailableError,
-    SymmetraError,
-)
+from symmetra_mcp.errors import ConfigError, StoreError, StoreUnavailableError, SymmetraError
 from symmetra_mcp.health import check_health, check_reranker, other_space_notice
-from symmetra_mcp.import_log import ImportRecord, forget_project, read_imports, record_import
+from symmetra_mcp.import_log import forget_project
 from symmetra_mcp.jobs import Job, Jobs
 from symmetra_mcp.metering import UsageReport, usage_report
-from symmetra_mcp.project import (
-    SHARED_PROJECT,
-    STARTER_PROJECT,
-    Project,
-    RuleFolder,
-    files_digest,
-    project_id_of,
-    project_in_hand,
-    rule_files,
-)
+from symmetra_mcp.project import SHARED_PROJECT, STARTER_PROJECT, Project, project_in_hand
 from symmetra_mcp.reembed import ReembedReport, complete_space
+from symmetra_mcp.rule_intake import RuleIntake
 from symmetra_mcp.running import running_now
 from symmetra_mcp.search import SearchAnswer, SearchRequest, search
 from symmetra_mcp.types import ComponentHealth
@@ -58,14 +40,6 @@ if TYPE_CHECKING:
     from symmetra_mcp.stores.base import RuleStore, SpaceStatus
     from symmetra_mcp.types import Detail, HealthReport, InputType, ProgressCallback, Rule, RuleKey
     from symmetra_mcp.usage import UsageLog
-
-_LOOK_AGAIN_S = 2.0
-"""Seconds after which a search looks again whether the known rule files changed."""
-_RESTORED = "earlier imports read again"
-_WALK_AGAIN_S = 30.0
-"""Seconds after which it looks for new ones: a walk through a large repository takes a while."""
-_WALKING_SHARE = 0.005
-"""How much of the time goes into such walks while nobody searches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +76,7 @@ class App:
         self._calibrations = Calibrations(store)
         self.jobs = Jobs()
         self._usage_log = usage_log
-        self._opening = anyio.Lock()
-        self._reading = anyio.Lock()
-        self._opened = False
-        self._refilled = False
-        self._looked_at = float("-inf")
-        self._walked_at: dict[RuleFolder, float] = {}
-        self._walk_s: dict[RuleFolder, float] = {}
-        self._rule_files: dict[RuleFolder, list[Path]] = {}
+        self._intake = RuleIntake(settings, store, providers)
         self._project: Project | None = None
         self._project_known = False
 
@@ -142,24 +109,11 @@ class App:
         Raises:
             StoreError: The store can't be used.
         """
-        async with self._opening:
-            if not self._opened:
-                await self.store.open()
-            if self.store.is_shared:  # a team fills its store itself
-                self._opened = True
-                return
-            filled = await self.store.get_note(_RESTORED)  # asked each time: the file may be another one by now
-            if self.store.take_rebuilt() or not filled or not self._opened:
-                await self._install_starter_rules()
-                await self._restore()
-                self._refilled = True
-                self._looked_at = float("-inf")
-            self._opened = True
+        await self._intake.ready()
 
     def take_refilled(self) -> bool:
         """Whether rules were read into a store that began anew since this was last asked: they need embedding."""
-        refilled, self._refilled = self._refilled, False
-        return refilled
+        return self._intake.take_refilled()
 
     # Rules in
 
@@ -186,9 +140,9 @@ class App:
             StoreError: The store failed.
             ProviderError: Embedding failed; the rules are stored, and match by words.
         """
-        folder = self._folder_of(paths, project_id)
+        folder = self._intake.folder_of(paths, project_id)
         await self.ready()
-        report = await self._import(folder, prune=prune, dry_run=dry_run, on_progress=on_progress)
+        report = await self._intake.import_folder(folder, prune=prune, dry_run=dry_run, on_progress=on_progress)
         return ImportResult(report, None if dry_run else await self.embed_missing(on_progress=on_progress))
 
     async def keep_in_step(
@@ -204,64 +158,7 @@ class App:
             What changed, by folder; empty when nothing did.
         """
         await self.ready()
-        project = self.project
-        if project is None or not self._looks_due():
-            return []
-        async with self._reading:
-            if not self._looks_due():  # another search has looked meanwhile
-                return []
-            reports = [await self._keep_folder_in_step(folder, unasked, on_progress) for folder in project.folders]
-            self._looked_at = time.monotonic()
-            return [report for report in reports if report is not None]
-
-    async def _keep_folder_in_step(
-        self, folder: RuleFolder, unasked: bool, on_progress: ProgressCallback | None
-    ) -> ImportReport | None:
-        folder = await anyio.to_thread.run_sync(self._readable_part, folder)
-        if not folder.paths:
-            return None
-        pause_s = max(_WALK_AGAIN_S, self._walk_s.get(folder, 0.0) / _WALKING_SHARE) if unasked else _WALK_AGAIN_S
-        began = time.monotonic()
-        if began - self._walked_at.get(folder, float("-inf")) >= pause_s:
-            self._rule_files[folder] = await anyio.to_thread.run_sync(rule_files, folder)
-            self._walked_at[folder] = time.monotonic()
-            self._walk_s[folder] = self._walked_at[folder] - began
-        files = await anyio.to_thread.run_sync(files_digest, self._rule_files[folder])
-        digest = f"{__version__} {files}"  # another version may read the same files differently
-        note = f"files of {folder.project_id}"
-        if digest == await self.store.get_note(note):
-            return None
-        report = await self._import(folder, prune=True, on_progress=on_progress)
-        await self.store.set_note(note, digest)
-        return report
-
-    def _readable_part(self, folder: RuleFolder) -> RuleFolder:
-        """The folder without paths that have gone since the start: their rules stay, and the others are followed."""
-        there = tuple(path for path in folder.paths if path.is_dir() or path.is_file())
-        for path in folder.paths:
-            notice = f"{str(path)!r} can't be found: its rules count as they were read last"
-            if path not in there and notice not in self.store.notices:
-                self.store.notices.append(notice)
-        return replace(folder, paths=there)
-
-    def _looks_due(self) -> bool:
-        return time.monotonic() - self._looked_at >= _LOOK_AGAIN_S
-
-    def _folder_of(self, paths: Sequence[Path], project_id: str) -> RuleFolder:
-        """The one project that some paths belong to."""
-        from symmetra_mcp.ingest.discover import project_root
-
-        absolute = [Path(os.path.abspath(path)) for path in paths]
-        missing = next((path for path in absolute if not path.exists()), None)
-        if missing is not None:
-            raise RuleFileError(f"{str(missing)!r} does not exist")
-        roots = list(dict.fromkeys(project_root(path) for path in absolute))
-        if len(roots) > 1:
-            raise RuleFileError(
-                f"these paths belong to several projects ({', '.join(map(str, roots))}): import them one at a time"
-            )
-        own_id = project_id or self.settings.project or project_id_of(roots[0], shared_store=self.store.is_shared)
-        return RuleFolder(roots[0], own_id, tuple(absolute))
+        return await self._intake.keep_in_step(self.project, unasked=unasked, on_progress=on_progress)
 
     async def embed_missing(self, *, wait: bool = True, on_progress: ProgressCallback | None = None) -> ReembedReport:
         """Embed what has no vector yet, in the space that searches compare in.
@@ -320,25 +217,6 @@ class App:
         if self.reranking is not None:
             await self.reranking.reranker.warm_up()
 
-    async def _import(
-        self, folder: RuleFolder, *, prune: bool, dry_run: bool = False, on_progress: ProgressCallback | None = None
-    ) -> ImportReport:
-        from symmetra_mcp.ingest.importer import import_files
-
-        async with self.store.exclusive("import"):
-            report = await import_files(
-                self.store,
-                folder.paths,
-                project_id=folder.project_id,
-                root=folder.root,
-                prune=prune,
-                dry_run=dry_run,
-                on_progress=on_progress,
-            )
-            if not dry_run and not self.store.is_shared:
-                self._record(folder)
-            return report
-
     async def restore_starter_rules(self) -> int:
         """Bring back the starter rules that were deleted.
 
@@ -346,49 +224,8 @@ class App:
             How many came back.
         """
         before = len(await self.list_rules(STARTER_PROJECT))
-        await self._install_starter_rules(again=True)
+        await self._intake.install_starter_rules(again=True)
         return len(await self.list_rules(STARTER_PROJECT)) - before
-
-    async def _install_starter_rules(self, *, again: bool = False) -> None:
-        from symmetra_mcp.starter import install_starter_rules, starter_rules_installed
-
-        if again or (self.settings.starter_rules and not await starter_rules_installed(self.store)):
-            async with self.store.exclusive("import"):
-                try:
-                    chosen = await self.providers.chosen_space()
-                except ProviderError:  # whoever searches is told; the rules are there meanwhile
-                    chosen = None
-                vectors = chosen is None or chosen.provider == "local" or self.providers.backup is not None
-                await install_starter_rules(self.store, chosen, with_vectors=vectors, again=again)
-
-    async def _restore(self) -> None:
-        """Fill a store that began anew, once: what was imported before is written in a file beside it."""
-        if await self.store.get_note(_RESTORED):
-            return
-        async with self.store.exclusive("restore"):
-            if not await self.store.get_note(_RESTORED):
-                await self._import_again()
-                await self.store.set_note(_RESTORED, "yes")
-
-    async def _import_again(self) -> None:
-        """Read every path that was ever imported and still exists."""
-        for record in read_imports(self.settings.data_folder):
-            existing = [Path(path) for path in record.paths if await anyio.Path(path).exists()]
-            try:
-                if existing:
-                    await self._import(RuleFolder(Path(record.root), record.project_id, tuple(existing)), prune=False)
-            except SymmetraError as exc:
-                self.store.notices.append(f"{', '.join(record.paths)} could not be read again: {exc}")
-
-    def _record(self, folder: RuleFolder) -> None:
-        record = ImportRecord(folder.project_id, str(folder.root), tuple(map(str, folder.paths)))
-        try:
-            record_import(self.settings.data_folder, record)
-        except OSError as exc:
-            raise StoreUnavailableError(
-                f"the import could not be recorded in {str(self.settings.data_folder)!r}: {exc}. The rules are stored; "
-                "free or repair the folder and import again"
-            ) from exc
 
     # Rules out
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from symmetra_mcp.errors import SymmetraError
+from symmetra_mcp.job_questions import JobQuestions
 from symmetra_mcp.running import RunningNow
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Job:
         force: Whether it embeds what is embedded too.
         ended: Whether it came to its end, whatever that was.
         cancelled: Whether somebody who followed it gave it up.
+        questions: What it asks the client's user, where the client follows it as a task.
     """
 
     def __init__(self, space: str, *, force: bool) -> None:
@@ -58,6 +60,7 @@ class Job:
         self._report: ReembedReport | None = None
         self._failure: Exception | None = None
         self.ended = self.cancelled = False
+        self.questions = JobQuestions()
 
     @property
     def running(self) -> RunningNow:

@@ -1,6 +1,7 @@
 """MCP's Tasks extension (SEP-2663): a client that knows it gets a task for work that takes long, and asks for that.
 
-A task begins when the work does, so a plan, a question to the user and an error before it are plain answers.
+A task begins when the work does, so a plan, a question to the user and an error before it are plain answers. What the
+work asks later is told by `tasks/get` and answered by `tasks/update`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,23 @@ from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
-from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, CallToolRequestParams, CallToolResult, RequestParams, TextContent
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    CreateMessageResult,
+    CreateMessageResultWithTools,
+    ElicitResult,
+    InputRequest,
+    InputResponse,
+    ListRootsResult,
+    RequestParams,
+    TextContent,
+)
 from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
@@ -27,11 +41,20 @@ from symmetra_mcp.reembed import ReembedReport
 from symmetra_mcp.task_files import FOLDER_NAME, TaskFiles, TaskRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
     from symmetra_mcp.app import App
 
 IDENTIFIER = "io.modelcontextprotocol/tasks"
+
+_ANSWERS: dict[str, TypeAdapter[Any]] = {
+    "elicitation/create": TypeAdapter(ElicitResult),
+    "roots/list": TypeAdapter(ListRootsResult),
+    "sampling/createMessage": TypeAdapter(CreateMessageResult | CreateMessageResultWithTools),
+}
+"""What answers a question, by its method."""
 
 logger = logging.getLogger(__name__)
 
@@ -113,10 +136,17 @@ class Tasks(Extension):
             except SymmetraError as exc:
                 return record.changed(status_message=f"Can't go on just now: {exc}").wire()
             self._follow(record, job)
+        questions = job.questions.open
+        if questions:
+            requests = {key: _wire(request) for key, request in questions.items()}
+            return record.changed(status="input_required", input_requests=requests).wire()
         return record.changed(status_message=str(job.running)).wire()
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: TaskUpdateParams) -> dict[str, Any]:
-        await self._record(ctx, params)  # a re-embedding asks before it is a task, never after
+        record = await self._record(ctx, params)
+        job = self._jobs.get(record.task_id)
+        if job is not None:
+            job.questions.answer(_answers(job.questions.open, params.input_responses))
         return {}
 
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> dict[str, Any]:
@@ -174,7 +204,7 @@ class Tasks(Extension):
             if report is None:
                 return record.changed(status="cancelled", status_message="Cancelled.") if job.cancelled else None
             result = self._answer(report)
-        wire = result.model_dump(mode="json", by_alias=True, exclude_none=True)
+        wire = _wire(result)
         wire.pop("resultType", None)
         return record.changed(status="completed", result=wire, status_message=None)
 
@@ -184,3 +214,25 @@ class Tasks(Extension):
         except OSError as exc:
             self._unwritten[record.task_id] = record  # else whoever asks would have the work done again
             logger.warning("the end of a task is kept in memory alone: %s", exc)
+
+
+def _wire(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _answers(questions: Mapping[str, InputRequest], responses: Mapping[str, Any]) -> dict[str, InputResponse]:
+    """Answers to what is asked; what nobody asks, or asks no more, is passed over.
+
+    Raises:
+        MCPError: One is no answer to its question.
+    """
+    try:
+        return {
+            key: _ANSWERS[request.method].validate_python(responses[key])
+            for key, request in questions.items()
+            if key in responses
+        }
+    except ValidationError as exc:
+        raise MCPError(
+            code=INVALID_PARAMS, message=f"no answer to what the task asks: {exc.errors()[0]['msg']}"
+        ) from None

@@ -35,12 +35,13 @@ class TaskRecord(BaseModel):
 
     Attributes:
         task_id: Hard to guess: whoever knows it may ask for the result.
-        status: The last three are final.
+        status: The last three are final; `input_required` is told and never kept, as whoever goes on asks anew.
         created_at: ISO 8601, UTC.
         last_updated_at: ISO 8601, UTC.
         ttl_ms: How long it is kept.
         poll_interval_ms: How often to ask.
         status_message: For people.
+        input_requests: Questions that wait for an answer, by id.
         result: A completed task's `CallToolResult`.
         error: A failed task's JSON-RPC error.
         force: Argument of the call that began it.
@@ -49,12 +50,13 @@ class TaskRecord(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     task_id: str = Field(default_factory=_new_id)
-    status: Literal["working", "completed", "failed", "cancelled"] = "working"
+    status: Literal["working", "input_required", "completed", "failed", "cancelled"] = "working"
     created_at: str = Field(default_factory=_now)
     last_updated_at: str = Field(default_factory=_now)
     ttl_ms: int = TTL_MS
     poll_interval_ms: int = POLL_INTERVAL_MS
     status_message: str | None = None
+    input_requests: dict[str, dict[str, Any]] | None = None
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     force: bool = False

@@ -78,7 +78,7 @@ async def test_the_backup_is_kept_beside_a_vendors_space_even_while_the_vendor_i
         await becomes({"vendor": 0, "backup": 0}, lambda: missing(upkeep))
         vendor.failure = ProviderUnavailableError("down", provider="fake")
         (project / "AGENTS.md").write_text("- Always name every database constraint.\n- Never log a password.\n")
-        upkeep.app._looked_at = float("-inf")
+        upkeep.app._intake.look_again()
         await upkeep.before_search()
         await becomes({"vendor": 1, "backup": 0}, lambda: missing(upkeep))
         assert await upkeep.app.store.active_space() == vendor.space
@@ -105,9 +105,9 @@ def of_another_vendor(backup: FakeProvider) -> None:
 async def test_new_files_are_looked_for_less_often_while_nobody_waits(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("symmetra_mcp.app._LOOK_AGAIN_S", 0.0)
-    monkeypatch.setattr("symmetra_mcp.app._WALK_AGAIN_S", 0.0)
-    monkeypatch.setattr("symmetra_mcp.app._WALKING_SHARE", 1e-9)
+    monkeypatch.setattr("symmetra_mcp.rule_intake._LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr("symmetra_mcp.rule_intake._WALK_AGAIN_S", 0.0)
+    monkeypatch.setattr("symmetra_mcp.rule_intake._WALKING_SHARE", 1e-9)
     settings = load_settings(project_dir=project, starter_rules=False)
     app = App(settings, SqliteStore(settings.data_folder), ProviderChoice(FakeProvider()))
     await app.keep_in_step()

@@ -17,6 +17,7 @@ from symmetra_mcp.config import load_settings
 from symmetra_mcp.ending import end_by_force_in, hear_signals
 from symmetra_mcp.errors import ConfigError
 from symmetra_mcp.http.access import PATH, Place, allowed_hosts, allowed_origins, check_access, place_of
+from symmetra_mcp.telemetry import telemetry
 
 if TYPE_CHECKING:
     import socket
@@ -54,7 +55,8 @@ def run(host: str, port: int, flags: Mapping[str, Any]) -> NoReturn:
         check_access(settings, place)
         with place.listen() as listener:
             logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-            anyio.run(_serve, settings, place, listener, ending)
+            with telemetry(settings):
+                anyio.run(_serve, settings, place, listener, ending)
     except ConfigError as exc:
         sys.stderr.write(f"Error: {exc}\n")
         code = 1

@@ -34,7 +34,7 @@ def conformance_server() -> MCPServer[App]:
 
 
 def _add_what_older_versions_had(server: MCPServer[App]) -> None:
-    """Subscriptions and the log level of a session, of which our server announces neither."""
+    """The log level of a session, which ours does not announce, and subscriptions to a resource that is no rule."""
 
     async def acknowledge(ctx: object, params: object) -> EmptyResult:
         return EmptyResult()

@@ -13,9 +13,11 @@ from mcp.server.mcpserver.server import require_client_extension
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import BaseModel
+from questions import form
 
 from symmetra_mcp.app import App
 from symmetra_mcp.errors import SymmetraError
+from symmetra_mcp.job_questions import JobQuestions
 from symmetra_mcp.jobs import Job, begun_in_this_call
 from symmetra_mcp.reembed import ReembedReport
 from symmetra_mcp.spaces import EmbeddingSpace
@@ -29,18 +31,8 @@ class Name(BaseModel):
     name: str
 
 
-class Confirmation(BaseModel):
-    """What a user is asked for."""
-
-    confirm: bool
-
-
 def _ask_name() -> Elicit[Name]:
     return Elicit("What is your name?", Name)
-
-
-def _ask_confirmation(filename: str) -> Elicit[Confirmation]:
-    return Elicit(f"Delete {filename}?", Confirmation)
 
 
 def report_on(name: str) -> ReembedReport:
@@ -49,13 +41,13 @@ def report_on(name: str) -> ReembedReport:
 
 
 def task_tools(app: App) -> list[Tool]:
-    async def done(work: Callable[[], Awaitable[ReembedReport]]) -> CallToolResult:
+    async def done(work: Callable[[JobQuestions], Awaitable[ReembedReport]]) -> CallToolResult:
         """Begin work as `reembed_all` does: a client that knows tasks gets one, another waits for the answer."""
+        job = Job("test", force=False)
         begun = begun_in_this_call.get()
         if begun is None:
-            return reembed_result(await work())
-        job = Job("test", force=False)
-        app.jobs.run_beside(job.run, lambda *_: work())
+            return reembed_result(await work(job.questions))
+        app.jobs.run_beside(job.run, lambda *_: work(job.questions))
         begun.append(job)
         return result("begun")
 
@@ -66,7 +58,7 @@ def task_tools(app: App) -> list[Tool]:
     async def slow_compute(seconds: float = 0, label: str = "none") -> CallToolResult:
         """Take time."""
 
-        async def work() -> ReembedReport:
+        async def work(_: JobQuestions) -> ReembedReport:
             await anyio.sleep(seconds)
             return report_on(label)
 
@@ -75,7 +67,7 @@ def task_tools(app: App) -> list[Tool]:
     async def failing_job(ctx: Context[Any, Any]) -> CallToolResult:
         """Fail after a while, as a task only."""
 
-        async def work() -> ReembedReport:
+        async def work(_: JobQuestions) -> ReembedReport:
             await anyio.sleep(1)
             raise SymmetraError("it failed")
 
@@ -85,7 +77,7 @@ def task_tools(app: App) -> list[Tool]:
     async def protocol_error_job() -> CallToolResult:
         """Meet a bug."""
 
-        async def work() -> ReembedReport:
+        async def work(_: JobQuestions) -> ReembedReport:
             raise RuntimeError("a bug")
 
         return await done(work)
@@ -95,18 +87,33 @@ def task_tools(app: App) -> list[Tool]:
     ) -> CallToolResult:
         """Ask, then work as a task."""
 
-        async def work() -> ReembedReport:
+        async def work(_: JobQuestions) -> ReembedReport:
             await anyio.sleep(0.3)
             return report_on(user_name.name)
 
         require_client_extension(ctx.request_context, IDENTIFIER)
         return await done(work)
 
-    async def confirm_delete(
-        confirmation: Annotated[Confirmation, Resolve(_ask_confirmation)], filename: str = "it"
-    ) -> CallToolResult:
-        """Ask before anything is a task, as our server does."""
-        return result(f"{filename}: {confirmation.confirm}")
+    async def confirm_delete(ctx: Context[Any, Any], filename: str = "it") -> CallToolResult:
+        """Ask while the task runs."""
 
-    functions = (greet, slow_compute, failing_job, protocol_error_job, test_tool_with_task, confirm_delete)
+        async def work(questions: JobQuestions) -> ReembedReport:
+            return report_on(str(await questions.ask(form(f"Delete {filename}?", "confirm", "boolean"))))
+
+        require_client_extension(ctx.request_context, IDENTIFIER)
+        return await done(work)
+
+    async def multi_input(ctx: Context[Any, Any]) -> CallToolResult:
+        """Ask two things at a time while the task runs."""
+
+        async def work(questions: JobQuestions) -> ReembedReport:
+            async with anyio.create_task_group() as asking:
+                for name in ("first", "second"):
+                    asking.start_soon(questions.ask, form(f"What is the {name} name?", "name"))
+            return report_on("both")
+
+        require_client_extension(ctx.request_context, IDENTIFIER)
+        return await done(work)
+
+    functions = (greet, slow_compute, failing_job, protocol_error_job, test_tool_with_task, confirm_delete, multi_input)
     return list(map(tool, functions))

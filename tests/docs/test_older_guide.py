@@ -225,6 +225,7 @@ def machine(tmp_path: Path, vendor: LoopbackVendor) -> Machine:
 @pytest.fixture(scope="module")
 def migrated_once(tmp_path_factory: pytest.TempPathFactory, vendor: LoopbackVendor) -> Path:
     """A data folder whose rules are embedded by OpenAI."""
+    vendor.reset()  # the test before may have left it with a fault
     machine = make_machine(tmp_path_factory.mktemp("migrated"), vendor)
     done = machine.shell("symmetra-mcp migrate", OPENAI_API_KEY=KEY)
     assert done.returncode == 0, done.stderr

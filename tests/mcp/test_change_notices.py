@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from http_peer import served
 from mcp import Client
 from stdio_peer import MODERN, Peer, call, request, started
 
@@ -140,6 +142,48 @@ def test_what_another_server_writes_is_told_and_its_own_client_hears_nothing(pro
         assert [heard(listener), heard(listener)] == [("list_changed", None, 1), ("updated", "rule://shop/new", 1)]
         ends_silently(writer)
         ends_silently(listener)
+
+
+def told(stream: HTTPResponse) -> tuple[str, Any, Any]:
+    """The next message of a stream of events, in the words of `heard`."""
+    while True:
+        line = stream.readline()
+        assert line, "the stream has ended"
+        if line.startswith(b"data:") and line[5:].strip():
+            message = json.loads(line[5:])
+            params = message.get("params", {})
+            method: str = message["method"].removeprefix("notifications/")
+            return method, params.get("uri"), params.get("_meta", {}).get(SUBSCRIPTION)
+
+
+@pytest.mark.slow
+def test_clients_over_http_hear_of_what_they_asked_for_in_both_protocols(project: Path) -> None:
+    settings = {"SYMMETRA_PROJECT": "shop", "SYMMETRA_STARTER_RULES": "0"}
+    with served(project, **settings) as server:
+        older, silent = server.greet(), server.greet()
+        of_older = server.open("GET", Mcp_Session_Id=older)
+        of_silent = server.open("GET", Mcp_Session_Id=silent)
+        assert server.legacy(request(1, "resources/subscribe", uri=A), older).message["result"] == {}
+        assert server.legacy(request(2, "resources/list"), older).message["result"]["resources"]
+        wanted = {"resourcesListChanged": True, "resourceSubscriptions": [B], "toolsListChanged": True}
+        listen = request(10, "subscriptions/listen", notifications=wanted, _meta=MODERN)
+        newer = server.open("POST", listen, MCP_Protocol_Version="2026-07-28", Mcp_Method="subscriptions/listen")
+        assert told(newer) == ("subscriptions/acknowledged", None, 10)
+
+        write_rules(project, a="Keep cents, always.", b="Keep one door, always.", c="Keep calm.")
+        assert [told(newer), told(newer)] == [("resources/list_changed", None, 10), ("resources/updated", B, 10)]
+        assert [told(of_older), told(of_older)] == [
+            ("resources/list_changed", None, None),
+            ("resources/updated", A, None),
+        ]
+        newer.close()  # one client that leaves takes nothing from another
+        write_rules(project, a="Keep euros.", b="Keep one door, always.", c="Keep calm.")
+        assert told(of_older) == ("resources/updated", A, None)
+        assert server.ask("DELETE", Mcp_Session_Id=silent).status == 200
+        assert b"notifications/" not in of_silent.read()
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+    assert server.stderr.count("\n") == 1, server.stderr
 
 
 class CountingStore(SqliteStore):

@@ -12,16 +12,20 @@ import pytest
 from mcp import Client
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, Request, RequestParams, Result
+from mcp_types import CallToolResult, ElicitRequest, ElicitRequestFormParams, Request, RequestParams, Result
 from moving import RULES, Vendor, answering, made_app
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
 from symmetra_mcp.app import App
 from symmetra_mcp.errors import ProviderUnavailableError
+from symmetra_mcp.jobs import Job, begun_in_this_call
+from symmetra_mcp.reembed import ReembedReport
 from symmetra_mcp.server import make_server
+from symmetra_mcp.spaces import EmbeddingSpace
 from symmetra_mcp.task_files import TaskFiles, TaskRecord
 from symmetra_mcp.testing import FakeProvider
+from symmetra_mcp.tool_making import made_tool
 
 TASKS = "io.modelcontextprotocol/tasks"
 MODERN: Any = "2026-07-28"
@@ -67,8 +71,8 @@ async def begin(client: Client, **arguments: Any) -> Any:
     return await client.session.call_tool("reembed_all", arguments, allow_claimed=True)
 
 
-async def ask(client: Client, method: str, task_id: str) -> dict[str, Any]:
-    params = TaskParams(taskId=task_id)
+async def ask(client: Client, method: str, task_id: str, **more: Any) -> dict[str, Any]:
+    params = TaskParams(taskId=task_id, **more)
     answer = await client.session.send_request(Request[TaskParams, str](method=method, params=params), Asked)
     return answer.model_dump(by_alias=True)
 
@@ -146,6 +150,59 @@ def test_a_cancelled_task_ends_the_work_and_stays_cancelled(tmp_path: Path) -> N
     assert 0 < reached == later < RULES
     assert "status" not in acknowledged
     assert task["status"] == "cancelled"
+
+
+def test_a_task_that_asks_waits_for_every_answer_and_goes_on(tmp_path: Path) -> None:
+    def form(field: str) -> ElicitRequest:
+        schema = {"type": "object", "properties": {field: {"type": "string"}}}
+        return ElicitRequest(params=ElicitRequestFormParams(message=field, requested_schema=schema))
+
+    async def run() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+        app = await made_app(tmp_path, Vendor("new"), (FakeProvider("old"),))
+        answers: dict[str, Any] = {}
+
+        async def put_names() -> CallToolResult:
+            job = Job("names", force=False)
+
+            async def ask_for(field: str) -> None:
+                answers[field] = await job.questions.ask(form(field))
+
+            async def work(*_: object) -> ReembedReport:
+                async with anyio.create_task_group() as asking:
+                    asking.start_soon(ask_for, "first")
+                    asking.start_soon(ask_for, "last")
+                names = " ".join(answers[field].content[field] for field in ("first", "last"))
+                return ReembedReport(EmbeddingSpace("test", names, 1), 0, 0, 0)
+
+            app.jobs.run_beside(job.run, work)
+            begun = begun_in_this_call.get()
+            assert begun is not None
+            begun.append(job)
+            return CallToolResult(content=[])
+
+        server = make_server(app, further_tools=[made_tool(put_names, "put_names", read_only=True)])
+        async with Client(server, mode=MODERN, extensions=[TaskClient()]) as client:
+            begun: Any = await client.session.call_tool("put_names", {}, allow_claimed=True)
+            asked = await ended(client, begun.task_id)
+            first, last = sorted(
+                asked["inputRequests"], key=lambda key: asked["inputRequests"][key]["params"]["message"]
+            )
+            with pytest.raises(MCPError, match="no answer to what the task asks"):
+                await ask(client, "tasks/update", begun.task_id, inputResponses={first: {"action": "perhaps"}})
+            given = {first: {"action": "accept", "content": {"first": "Ada"}}, "never-asked": {}}
+            acknowledged = await ask(client, "tasks/update", begun.task_id, inputResponses=given)
+            between = await ask(client, "tasks/get", begun.task_id)
+            assert list(between["inputRequests"]) == [last]
+            given = {last: {"action": "accept", "content": {"last": "Byron"}}}
+            await ask(client, "tasks/update", begun.task_id, inputResponses=given)
+            return asked, acknowledged, between, await ended(client, begun.task_id)
+
+    asked, acknowledged, between, task = anyio.run(run)
+    assert (asked["status"], between["status"], task["status"]) == ("input_required", "input_required", "completed")
+    assert [each["method"] for each in asked["inputRequests"].values()] == ["elicitation/create"] * 2
+    assert not {"status", "taskId"} & acknowledged.keys()
+    assert "Ada Byron" in task["result"]["content"][0]["text"]
+    assert "inputRequests" not in task
 
 
 def test_work_that_fails_is_a_completed_task_with_the_tools_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from http_peer import served
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from stdio_peer import HELLO, INITIALIZED, MODERN, Peer, call, request, started
@@ -161,6 +162,23 @@ def test_a_call_is_one_span_in_the_clients_trace_and_holds_no_text(project: Path
     }
     for text in (QUERY, "zebra", GUIDANCE, "giraffe", KEY):
         assert all(text.encode() not in body for body in collector.bodies)
+
+
+@pytest.mark.slow
+def test_a_server_over_http_sends_its_spans_too(project: Path, collector: Collector) -> None:
+    meta = {**MODERN, "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address, "OTEL_BSP_SCHEDULE_DELAY": "3600000"}
+    with served(project, NO_PROXY="127.0.0.1", **LOCAL, **settings) as server:
+        search = request(1, "tools/call", name="search_rules", arguments={"query": QUERY}, _meta=meta)
+        headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call", "Mcp_Name": "search_rules"}
+        assert GUIDANCE in json.dumps(server.ask("POST", search, **headers).message)
+        assert collector.calls == []
+        server.process.terminate()  # what is left is sent at the end
+        assert server.process.wait(20) == 0
+    (call,) = collector.calls
+    assert (call.name, call.trace_id.hex()) == ("tools/call search_rules", TRACE)
+    assert collector.service == {"symmetra-mcp"}
+    assert server.stderr.count("\n") == 1, server.stderr
 
 
 @pytest.mark.slow

@@ -279,7 +279,7 @@ def test_an_absolute_file_path_counts_from_the_projects_root(project: Path) -> N
 
 
 def test_a_changed_rule_file_is_read_before_the_next_search(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("symmetra_mcp.app._LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr("symmetra_mcp.rule_intake._LOOK_AGAIN_S", 0.0)
 
     async def run() -> list[str]:
         async with client_of(app_of(project)) as client:

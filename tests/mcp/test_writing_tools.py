@@ -79,7 +79,7 @@ def test_a_saved_rule_is_found_changed_and_stays_when_files_are_read_again(tmp_p
             assert (changed["saved"], "created" in changed) == (True, False)
             assert "is changed." in text
             (tmp_path / "CLAUDE.md").write_text("# Time\n\n- Always store times in UTC, as ISO 8601.\n", "utf-8")
-            app._looked_at = float("-inf")
+            app._intake.look_again()
             await called(client, "search_rules", query="times")
             rule = await app.store.get_rule(RuleKey("shop", "money-in-cents"))
             assert (rule.title, rule.guidance, rule.rationale, rule.priority) == ("Cents", again, "Rounding.", "high")
