@@ -33,6 +33,7 @@ from symmetra_mcp.types import ComponentHealth
 if TYPE_CHECKING:
     from symmetra_mcp.ingest.report import ImportReport
     from symmetra_mcp.providers.base import EmbeddingProvider, Embeddings
+    from symmetra_mcp.providers.local import LocalProvider
     from symmetra_mcp.providers.select import ProviderChoice
     from symmetra_mcp.reranking import Reranking
     from symmetra_mcp.running import RunningNow
@@ -527,12 +528,13 @@ class App:
         return await self.delete_rules([rule.key for rule in rules])
 
 
-def make_app(settings: Settings, *, usage_folder: Path | None = None) -> App:
+def make_app(settings: Settings, *, usage_folder: Path | None = None, local: LocalProvider | None = None) -> App:
     """Wire an app: the store that the settings choose, and the providers that they allow.
 
     Args:
         settings: What to wire.
         usage_folder: Where requests are counted and the spending limit is kept; by default the store's folder.
+        local: The bundled model, where it is there already.
     """
     from symmetra_mcp.metering import RerankMeter, UsageMeter
     from symmetra_mcp.providers.cache import FILE_NAME as CACHE_FILE
@@ -551,7 +553,9 @@ def make_app(settings: Settings, *, usage_folder: Path | None = None) -> App:
         """On disk too where an embedding costs a round trip; the local model is as fast as a disk."""
         return CachingProvider(provider, VectorCache(cache_file if provider.is_remote else None))
 
-    providers = select_providers(settings, meter=lambda space: UsageMeter(usage_log, space, settings), wrapped=cached)
+    providers = select_providers(
+        settings, meter=lambda space: UsageMeter(usage_log, space, settings), wrapped=cached, local=local
+    )
     reranker = select_reranker(
         settings, meter=lambda provider, model: RerankMeter(usage_log, provider, model, settings)
     )

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mcp.server.models import InitializationOptions
 
     from symmetra_mcp.app import App
+    from symmetra_mcp.providers.local import LocalProvider
     from symmetra_mcp.stdio.front import Front
 
 INSTRUCTIONS = unwrapped("""
@@ -151,17 +152,18 @@ def _tools(upkeep: Upkeep) -> list[Tool]:
     return [tool for tool in every if allowed(tool)]
 
 
-def serve(settings: Settings, front: Front) -> None:
+def serve(settings: Settings, front: Front, local: LocalProvider) -> None:
     """Serve over stdio until the client closes it.
 
     Args:
         settings: The settings.
         front: Has the client's pipes.
+        local: The bundled model, which may be loading already.
 
     Raises:
         ConfigError: A setting can't be used.
     """
-    upkeep = Upkeep(make_app(settings))
+    upkeep = Upkeep(make_app(settings, local=local))
     if front.listed:
         upkeep.greeted()
     server = make_server(upkeep.app, upkeep)

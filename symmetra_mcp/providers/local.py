@@ -147,6 +147,14 @@ class LocalProvider(EmbeddingProvider):
         """
         return self._loaded_tokenizer().offsets(text)
 
+    def load(self) -> None:
+        """Load the model now, in this thread.
+
+        Raises:
+            ProviderError: The model can't be loaded, or computes wrong numbers on this machine.
+        """
+        self._loaded_model()
+
     async def warm_up(self) -> None:
         """Load the model now, off the event loop.
 

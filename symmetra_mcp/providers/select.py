@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from symmetra_mcp.config import Settings
+    from symmetra_mcp.providers.local import LocalProvider
     from symmetra_mcp.providers.remote import Meter
     from symmetra_mcp.types import InputType
 
@@ -105,7 +106,11 @@ class ProviderChoice:
 
 
 def select_providers(
-    settings: Settings, *, meter: MeterMaker | None = None, wrapped: Wrapper = lambda provider: provider
+    settings: Settings,
+    *,
+    meter: MeterMaker | None = None,
+    wrapped: Wrapper = lambda provider: provider,
+    local: LocalProvider | None = None,
 ) -> ProviderChoice:
     """The providers that the settings allow.
 
@@ -113,6 +118,7 @@ def select_providers(
         settings: Backend, model, keys and limits.
         meter: Makes what counts a remote provider's tokens and money.
         wrapped: Applied to every provider, as for caching.
+        local: The bundled model, where it is there already.
 
     Raises:
         ConfigError: The settings contradict each other.
@@ -120,7 +126,7 @@ def select_providers(
     from symmetra_mcp.providers.local import LocalProvider
 
     backend = backend_of(settings)
-    bundled = wrapped(LocalProvider())
+    bundled = wrapped(local or LocalProvider())
     model = model_of(settings, backend)
     dimensions = settings.embedding_dimensions
     chosen = bundled
@@ -139,6 +145,16 @@ def select_providers(
         insists=settings.embedding_backend != "auto",
         backup=bundled if settings.embedding_backup and backend != "local" else None,
     )
+
+
+def chooses_bundled(settings: Settings) -> bool:
+    """Whether the bundled model embeds the rules.
+
+    Raises:
+        ConfigError: The settings contradict each other.
+    """
+    backend = backend_of(settings)
+    return backend == "local" and model_of(settings, backend) == BUNDLED_MODEL
 
 
 def backend_of(settings: Settings) -> str:

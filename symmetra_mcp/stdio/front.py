@@ -54,6 +54,7 @@ class Front:
         self._sink: Sink | None = None
         self._room = threading.Semaphore(_MOST_HANDED_OVER)
         self._answered: set[str] = set()
+        self._after_list: Callable[[], None] | None = None
         self._stop: Callable[[], None] = lambda: os._exit(0)  # nothing is open yet that wants to be closed
         self._switch_s = sys.getswitchinterval()
 
@@ -71,6 +72,18 @@ class Front:
         """
         self._stop = stop
         self.wire.when_broken(stop)
+
+    def when_listed(self, begin: Callable[[], None]) -> None:
+        """Have something begun once the client has its first list, or now where it has; not where the SDK gives it.
+
+        Args:
+            begin: Called once, in the thread that reads or in this one; it must not take long.
+        """
+        with self._lock:
+            if not self.listed:
+                self._after_list = begin
+                return
+        begin()
 
     def attach(self, take: Sink, hand_over: Sink) -> None:
         """Give away what was kept, and from now on every message.
@@ -151,7 +164,11 @@ class Front:
             return False
         answer = '{"jsonrpc":"2.0","id":' + json.dumps(message["id"]) + ',"result":' + result + "}"
         self.wire.send(answer.encode())
-        self.listed = self.listed or message["method"] in _LISTS
+        if message["method"] in _LISTS:
+            self.listed = True
+            begin, self._after_list = self._after_list, None
+            if begin is not None:
+                begin()
         if message["method"] != "initialize":
             return True
         self._answered.add(json.dumps(message["id"]))  # the SDK must hear of it, and its answer isn't sent

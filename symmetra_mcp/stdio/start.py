@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from symmetra_mcp.config import load_settings
-from symmetra_mcp.errors import ConfigError
+from symmetra_mcp.errors import ConfigError, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from symmetra_mcp.config import Settings
+    from symmetra_mcp.providers.local import LocalProvider
     from symmetra_mcp.stdio.front import Front
 
 _FLUSH_S = 0.5
@@ -32,9 +36,10 @@ def run(front: Front, flags: Mapping[str, Any]) -> NoReturn:
         settings = load_settings(**flags)  # tells what is wrong before the SDK is imported
         # The SDK would take Rich, which draws boxes around tracebacks: editors keep logs line by line.
         logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        bundled = _bundled_model(settings, front)
         from symmetra_mcp.server import serve
 
-        serve(settings, front)
+        serve(settings, front, bundled)
     except ConfigError as exc:
         front.fail(str(exc))
         sys.stderr.write(f"Error: {exc}\n")
@@ -48,3 +53,22 @@ def run(front: Front, flags: Mapping[str, Any]) -> NoReturn:
     front.wire.finish(_FLUSH_S)
     sys.stderr.flush()
     os._exit(code)
+
+
+def _bundled_model(settings: Settings, front: Front) -> LocalProvider:
+    """The bundled model; where searches will need it, it is loaded while the SDK is imported, on the other core.
+
+    Not before the client has its tools: nothing heavy may delay them.
+    """
+    from symmetra_mcp.providers.local import LocalProvider
+    from symmetra_mcp.providers.select import chooses_bundled
+
+    bundled = LocalProvider()
+
+    def load() -> None:
+        with suppress(ProviderError):  # whoever needs it is told
+            bundled.load()
+
+    if chooses_bundled(settings):
+        front.when_listed(threading.Thread(target=load, name="model", daemon=True).start)
+    return bundled

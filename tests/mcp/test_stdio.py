@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client, StdioServerParameters
-from stdio_peer import started
+from stdio_peer import request, started
 
 HEAVY = ("numpy", "onnxruntime", "tokenizers", "torch", "sentence_transformers", "openai", "cohere", "supabase")
 
@@ -172,6 +172,28 @@ def test_nothing_heavy_is_imported_before_tools_are_listed(project: Path, tmp_pa
     imported = set(re.findall(r"\| +(\S+)$", told, re.MULTILINE))
     assert {"mcp", "symmetra_mcp.server"} <= imported
     assert imported.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    ("settings", "loads"),
+    [({}, True), ({"SYMMETRA_EMBEDDING_BACKEND": "cohere", "COHERE_API_KEY": "key"}, False)],
+    ids=["bundled", "vendor"],
+)
+def test_the_model_is_loaded_while_the_sdk_is_imported_where_it_is_chosen(
+    project: Path, tmp_path: Path, settings: dict[str, str], loads: bool
+) -> None:
+    environment = {**os.environ, **settings, "SYMMETRA_EMBEDDING_BACKUP": "0"}
+    with (tmp_path / "imports.log").open("wb") as log:
+        with started("-X", "importtime", "-m", "symmetra_mcp", cwd=project, stderr=log, env=environment) as peer:
+            peer.greet()
+            peer.ask(request(1, "tools/list"))
+            peer.wait_for_the_sdk()
+            peer.close()
+            peer.process.wait(20)
+        told = Path(log.name).read_text("utf-8")
+
+    in_order = re.findall(r"\| +(\S+)$", told, re.MULTILINE)
+    assert ("onnxruntime" in in_order[: in_order.index("symmetra_mcp.server")]) is loads
 
 
 @pytest.mark.slow
