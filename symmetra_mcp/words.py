@@ -259,15 +259,18 @@ class Bm25:
                 bound += float(impacts.max())
         return totals, bound
 
-    def matched(self, wanted: Iterable[str], rule: int) -> tuple[str, ...]:
-        """Which of a query's distinct terms one rule holds, the weightiest first."""
+    def matched(self, wanted: Iterable[str], rules: Sequence[int]) -> list[tuple[str, ...]]:
+        """Which of a query's distinct terms each of some rules holds, the weightiest first."""
         import numpy as np
 
-        found: list[tuple[float, str]] = []
+        asked = np.asarray(rules, np.int32)
+        found: list[list[tuple[float, str]]] = [[] for _ in rules]
         for term in wanted:
             postings = self._postings(term)
-            rules = self._rules[postings]
-            position = int(np.searchsorted(rules, rule))
-            if position < len(rules) and rules[position] == rule:
-                found.append((-float(self._impacts[postings][position]), term))
-        return tuple(term for _, term in sorted(found))
+            if postings.stop == postings.start:
+                continue
+            holding = self._rules[postings]
+            places = np.searchsorted(holding, asked).clip(max=len(holding) - 1)
+            for which in np.flatnonzero(holding[places] == asked):
+                found[which].append((-float(self._impacts[postings][places[which]]), term))
+        return [tuple(term for _, term in sorted(each)) for each in found]

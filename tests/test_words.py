@@ -189,6 +189,7 @@ def test_an_index_without_words_scores_nothing(documents: list[str]) -> None:
 
 def test_matched_terms_are_those_the_rule_holds_the_rarest_first() -> None:
     index = indexed(["red blue", "red", "red green"])
-    assert index.matched(["red", "blue", "green", "absent"], 0) == ("blue", "red")
-    assert index.matched(["blue"], 1) == ()
-    assert index.matched([], 0) == ()
+    assert index.matched(["red", "blue", "green", "absent"], [0]) == [("blue", "red")]
+    assert index.matched(["blue"], [1, 0]) == [(), ("blue",)]
+    assert index.matched([], [0]) == [()]
+    assert index.matched(["red"], []) == []

@@ -7,7 +7,7 @@ store reads those of the few rules that answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -140,13 +140,21 @@ class RuleIndex:
         relevance = fuse(similarities, word_scores)
         scores = prefer(relevance, list(self._preferences(query, rows)))
         found = word_scores > 0 if similarities is None else np.ones(len(rows), np.bool_)
-        order = _best(np.where(found, scores, -np.inf), query.limit)
+        order = [i for i in _best(np.where(found, scores, -np.inf), query.limit) if found[i]]
+        matched = self._bm25.matched(wanted, [int(rows[i]) for i in order])
         embedded = similarities is not None and bool(np.isfinite(similarities).any())
         return IndexMatches(
             hits=[
-                self._hit(int(rows[i]), float(scores[i]), float(relevance[i]), similarities, i, query, wanted, globs)
-                for i in order
-                if found[i]
+                self._hit(
+                    int(rows[i]),
+                    float(scores[i]),
+                    float(relevance[i]),
+                    None if similarities is None else float(similarities[i]),
+                    tuple(dict.fromkeys(wanted[term] for term in terms)),
+                    query.vector,
+                    globs,
+                )
+                for i, terms in zip(order, matched, strict=True)
             ],
             considered=len(rows),
             out_of_scope=out_of_scope,
@@ -174,20 +182,18 @@ class RuleIndex:
         row: int,
         score: float,
         relevance: float,
-        similarities: NDArray[np.float32] | None,
-        position: int,
-        query: MatchQuery,
-        wanted: Mapping[str, str],
+        similarity: float | None,
+        words: tuple[str, ...],
+        vector: NDArray[np.float32] | None,
         globs: dict[int, str],
     ) -> IndexHit:
-        similarity = None if similarities is None else float(similarities[position])
         return IndexHit(
             rule_number=int(self._numbers[row]),
             score=score,
             relevance=relevance,
             similarity=similarity if similarity is not None and np.isfinite(similarity) else None,
-            words=tuple(dict.fromkeys(wanted[term] for term in self._bm25.matched(wanted, row))),
-            passage=-1 if query.vector is None else self._best_passage(query.vector, row),
+            words=words,
+            passage=-1 if vector is None else self._best_passage(vector, row),
             matched_glob=globs.get(int(self._scopes[row]), ""),
         )
 
