@@ -33,6 +33,8 @@ _FEWEST = 24
 _CHANGED = 0.1
 """Share of the texts that must have come or gone before it is learnt again."""
 _READ_AGAIN_S = 60.0
+_LOOK_AGAIN_S = 5.0
+"""How long a calibration counts that was read, and how long it counts that there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def learn(chance: NDArray[np.float64], related: NDArray[np.float64], texts: int)
 
 
 class Calibrations:
-    """The calibrations of a store's spaces, as it keeps them; read at most once a minute each."""
+    """The calibrations of a store's spaces, as it keeps them; read now and then, as a team's store is far away."""
 
     def __init__(self, store: RuleStore) -> None:
         self._store = store
@@ -122,8 +124,8 @@ class Calibrations:
         if space is None:
             return UNCALIBRATED
         now = time.monotonic()
-        read_at, known = self._known.get(space, (-_READ_AGAIN_S, UNCALIBRATED))
-        if now - read_at < _READ_AGAIN_S and known is not UNCALIBRATED:
+        read_at, known = self._known.get(space, (float("-inf"), UNCALIBRATED))
+        if now - read_at < (_LOOK_AGAIN_S if known is UNCALIBRATED else _READ_AGAIN_S):
             return known
         try:
             known = _decoded(await self._store.get_note(_note(space))) or UNCALIBRATED

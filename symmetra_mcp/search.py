@@ -314,10 +314,7 @@ def _answer(
     applies = threshold is None or found.best_similarity is None or found.best_similarity >= threshold
     # A few words are near to nothing. A rule that holds them all, and is nearer than chance, is meant.
     asked = frozenset(query_terms(request.query, MAX_QUERY_TERMS).values())
-    applies = applies or any(
-        one.similarity is not None and one.similarity >= (background or 0.0) and asked <= frozenset(one.words)
-        for one in found.candidates
-    )
+    applies = applies or any(_holds_all(one, asked, background) for one in found.candidates)
     # A rule that is not embedded yet has no nearness: its words decide.
     applies = applies or any(one.similarity is None and one.relevance >= _STRONG_WORDS for one in found.candidates)
     fitting = [candidate for candidate in found.candidates if not applies or _fits(candidate, background)]
@@ -336,6 +333,11 @@ def _answer(
         min_similarity=threshold,
         tokens=tokens,
     )
+
+
+def _holds_all(candidate: Candidate, asked: frozenset[str], background: float | None) -> bool:
+    near = candidate.similarity is not None and candidate.similarity >= (background or 0.0)
+    return near and bool(asked) and asked <= frozenset(candidate.words)
 
 
 def _fits(candidate: Candidate, background: float | None) -> bool:

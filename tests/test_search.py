@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from symmetra_mcp.calibration import Calibrations
 from symmetra_mcp.errors import ProviderUnavailableError, RateLimitError, StoreUnavailableError
 from symmetra_mcp.providers.select import ProviderChoice
 from symmetra_mcp.reembed import complete_space
@@ -465,6 +466,51 @@ async def test_a_deleted_rule_answers_no_more(store: SqliteStore, provider: Fake
     found = await answer(store, provider, "name database migrations after what they change")
     assert "names" not in hits(found)
     assert found.considered == 2
+
+
+async def many(store: SqliteStore, provider: FakeProvider) -> None:
+    """Enough rules that their space is calibrated, so that more than chance is asked of a hit."""
+    subjects, deeds = ("retry", "cache", "login", "price", "queue", "index"), ("log", "test", "name", "check", "limit")
+    rules = [rule(f"{deed}-{of}", f"Always {deed} every {of} before it is used.") for deed in deeds for of in subjects]
+    await fill(store, provider, *rules)
+    await complete_space(store, provider)
+
+
+async def test_more_than_chance_is_asked_of_a_hit_once_a_space_is_calibrated(
+    store: SqliteStore, provider: FakeProvider
+) -> None:
+    await many(store, provider)
+    request = SearchRequest("the price of a cup of tea in the old town by the river")
+    by_chance = await search(store, ProviderChoice(provider), request)
+    calibrated = await search(store, ProviderChoice(provider), request, calibrations=Calibrations(store))
+    assert by_chance.hits
+    assert (calibrated.hits, bool(calibrated.below)) == ((), True)
+    assert calibrated.min_similarity > by_chance.min_similarity
+
+
+async def test_a_word_that_a_rule_holds_is_enough(store: SqliteStore, provider: FakeProvider) -> None:
+    await many(store, provider)
+    found = await search(store, ProviderChoice(provider), SearchRequest("price"), calibrations=Calibrations(store))
+    assert {hit.rule.rule_id.partition("-")[2] for hit in found.hits} == {"price"}
+    assert {hit.confidence for hit in found.hits} <= {"low", "medium"}
+    near = await search(
+        store,
+        ProviderChoice(provider),
+        SearchRequest("always log every price before it is used"),
+        calibrations=Calibrations(store),
+    )
+    assert (near.hits[0].rule.rule_id, near.hits[0].confidence) == ("log-price", "high")
+
+
+async def test_the_language_of_code_counts_as_the_files_does(store: SqliteStore, provider: FakeProvider) -> None:
+    await fill(
+        store,
+        provider,
+        rule("go", "Close every channel.", title="Channels", tech_stacks=("go",)),
+        rule("rust", "Close every channel.", title="Channels.", tech_stacks=("rust",)),
+    )
+    assert hits(await answer(store, provider, "let mut channel = Vec::<u8>::new(); // close"))[0] == "rust"
+    assert hits(await answer(store, provider, "channel := make(chan int) // close"))[0] == "go"
 
 
 # Questions that can't be asked
