@@ -55,6 +55,8 @@ PAUSE_S = 2.0
 """Seconds between two looks while somebody listens."""
 PAUSE_OF_A_TEAMS_STORE_S = 30.0
 """The same where a look is a request to the team's database."""
+MOST_ADDRESSES = 1_000
+"""Rules that one stream or connection may subscribe to: each is compared at each look."""
 _PATIENCE_S = 5.0
 """How long a subscription waits for a look, as while another process imports."""
 _SEND_S = 1.0
@@ -154,6 +156,7 @@ class ChangeNotices:
         wanted = params.notifications
         # What never changes is not promised: the tools and prompts of a process stay as they are.
         kept = wanted.model_copy(update={"tools_list_changed": None, "prompts_list_changed": None})
+        _check_number(len(kept.resource_subscriptions or ()))
         with self._streaming(_Interest(bool(kept.resources_list_changed), set(kept.resource_subscriptions or ()))):
             await self._looked()
             return await self._serve_stream(ctx, params.model_copy(update={"notifications": kept}))
@@ -170,7 +173,9 @@ class ChangeNotices:
     async def _subscribe(self, ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
         if _key_of(params.uri) is None:
             raise MCPError(code=INVALID_PARAMS, message=f"nothing to subscribe to: rules are at {RULE_ADDRESS}")
-        self._of_connection(ctx).uris.add(params.uri)
+        uris = self._of_connection(ctx).uris
+        _check_number(len(uris | {params.uri}))
+        uris.add(params.uri)
         await self._looked()
         return EmptyResult()
 
@@ -236,7 +241,9 @@ class ChangeNotices:
         keys = {uri: key for uri in uris if (key := _key_of(uri)) is not None}
         counted = await self._app.counted_projects() if in_list else []
         digest, found = hashlib.sha256(), dict[RuleKey, str]()
-        for project_id in sorted({*counted, *(key.project_id for key in keys.values())}):
+        there = await self._app.store.count_rules() if keys else {}
+        named = {key.project_id for key in keys.values()} & set(there)  # a client may name any
+        for project_id in sorted({*counted, *named}):
             rules = await self._app.list_rules(project_id)
             wanted = {key for key in keys.values() if key.project_id == project_id}
             found |= await to_thread.run_sync(_digests, rules, wanted)
@@ -283,6 +290,12 @@ def _declare(server: Server[Any]) -> None:
 
 def _covers(seen: _Seen, uris: set[str], *, in_list: bool) -> bool:
     return uris <= seen.rules.keys() and (seen.list_digest is not None or not in_list)
+
+
+def _check_number(addresses: int) -> None:
+    if addresses > MOST_ADDRESSES:
+        problem = f"at most {MOST_ADDRESSES} rules can be subscribed to at once: subscribe to the list of rules"
+        raise MCPError(code=INVALID_PARAMS, message=problem)
 
 
 def _key_of(uri: str) -> RuleKey | None:

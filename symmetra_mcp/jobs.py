@@ -60,6 +60,7 @@ class Job:
         self._report: ReembedReport | None = None
         self._failure: Exception | None = None
         self.ended = self.cancelled = False
+        self._holders = 0
         self.questions = JobQuestions()
 
     @property
@@ -85,7 +86,7 @@ class Job:
             self._tell()
 
     async def follow(self, on_progress: ProgressCallback, *, seconds: float = FOLLOWED_S) -> ReembedReport | None:
-        """Wait for the end, for a while; a cancelled caller ends the work.
+        """Wait for the end, for a while; a cancelled caller ends the work, unless somebody else wants it.
 
         Args:
             on_progress: Hears how far it is.
@@ -97,6 +98,7 @@ class Job:
         Raises:
             SymmetraError: It failed.
         """
+        self.hold()
         try:
             with anyio.move_on_after(seconds):
                 while not self.ended:
@@ -105,8 +107,9 @@ class Job:
                         on_progress("embed", self._done, self._total)
                     await changed.wait()
         except anyio.get_cancelled_exc_class():
-            self.cancel()
+            self.give_up()
             raise
+        self._holders -= 1
         return self.report()
 
     async def finished(self) -> None:
@@ -124,10 +127,16 @@ class Job:
             raise self._failure
         return self._report
 
-    def cancel(self) -> None:
-        """End the work; what is embedded is kept."""
-        self.cancelled = True
-        self._scope.cancel()
+    def hold(self) -> None:
+        """Somebody wants the work; over HTTP, several clients may want the same."""
+        self._holders += 1
+
+    def give_up(self) -> None:
+        """Who held the work wants it no more: the last one ends it. What is embedded is kept."""
+        self._holders -= 1
+        if self._holders <= 0:
+            self.cancelled = True
+            self._scope.cancel()
 
     def wait_for(self, running: RunningNow | None) -> None:
         """Another process has the work."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.provider import principal_components
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
@@ -116,7 +118,7 @@ class Tasks(Extension):
             begun_in_this_call.reset(token)
         if not begun:
             return answer
-        record = TaskRecord(force=begun[0].force, status_message=str(begun[0].running))
+        record = TaskRecord(force=begun[0].force, owner=_user(), status_message=str(begun[0].running))
         try:
             await to_thread.run_sync(self._files.write, record)  # a task that is told must outlive this process
         except OSError as exc:
@@ -152,10 +154,12 @@ class Tasks(Extension):
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> dict[str, Any]:
         record = await self._record(ctx, params)
         if record.status == "working":
+            cancelled = record.changed(status="cancelled", status_message="Cancelled; what is embedded is kept.")
+            self._unwritten[record.task_id] = cancelled  # whoever asks meanwhile would begin the work again
             job = self._jobs.pop(record.task_id, None)
-            await self._keep(record.changed(status="cancelled", status_message="Cancelled; what is embedded is kept."))
             if job is not None:
-                job.cancel()
+                job.give_up()
+            await self._keep(cancelled)
         return {}
 
     async def _record(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> TaskRecord:
@@ -170,7 +174,7 @@ class Tasks(Extension):
         if named is not None and decode_header_value(named) != params.task_id:
             raise MCPError(code=HEADER_MISMATCH, message="the Mcp-Name header names another task than params.taskId")
         record = self._unwritten.get(params.task_id) or await to_thread.run_sync(self._files.read, params.task_id)
-        if record is None:
+        if record is None or record.owner != _user():
             raise MCPError(
                 code=INVALID_PARAMS, message="Task not found: it never was, or its time is over. Call the tool again"
             )
@@ -179,6 +183,7 @@ class Tasks(Extension):
     def _follow(self, record: TaskRecord, job: Job) -> None:
         if record.task_id in self._jobs:
             return
+        job.hold()
         self._jobs[record.task_id] = job
         self._app.jobs.run_beside(self._finish, record, job)
 
@@ -211,9 +216,16 @@ class Tasks(Extension):
     async def _keep(self, record: TaskRecord) -> None:
         try:
             await to_thread.run_sync(self._files.write, record)
+            self._unwritten.pop(record.task_id, None)
         except OSError as exc:
             self._unwritten[record.task_id] = record  # else whoever asks would have the work done again
             logger.warning("the end of a task is kept in memory alone: %s", exc)
+
+
+def _user() -> tuple[str | None, ...] | None:
+    """Whose token the present request has; `None` where none is asked for."""
+    token = get_access_token()
+    return None if token is None else principal_components(token)
 
 
 def _wire(model: BaseModel) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class TaskRecord(BaseModel):
         result: A completed task's `CallToolResult`.
         error: A failed task's JSON-RPC error.
         force: Argument of the call that began it.
+        owner: Client, issuer and subject of the token that it was begun with; `None` where none is asked for.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
@@ -60,6 +61,7 @@ class TaskRecord(BaseModel):
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     force: bool = False
+    owner: tuple[str | None, ...] | None = None
 
     @property
     def is_expired(self) -> bool:
@@ -69,7 +71,7 @@ class TaskRecord(BaseModel):
 
     def wire(self) -> dict[str, Any]:
         """As a client reads it."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"force"})
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"force", "owner"})
 
     def changed(self, **changes: Any) -> TaskRecord:
         """The same task, updated now."""

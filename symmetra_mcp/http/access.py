@@ -22,6 +22,8 @@ PATH = "/mcp"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What a bearer token may consist of (RFC 6750, section 2.1)."""
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+_DEFAULT_PORT = 80
+"""The port that clients leave out."""
 _ONLY_WITH_AN_ISSUER = ("http_jwks_url", "http_key_file", "http_audience", "http_scopes")
 
 
@@ -131,7 +133,8 @@ def allowed_hosts(settings: Settings, place: Place, port: int) -> list[str]:
         port: At which port.
     """
     names = list(_LOOPBACK_NAMES) if place.is_every_address else [*_LOOPBACK_NAMES, place.name]
-    return list(dict.fromkeys([*(f"{name}:{port}" for name in names), *_own_hosts(settings)]))
+    here = [f"{name}:{port}" for name in names] + (list(names) if port == _DEFAULT_PORT else [])
+    return list(dict.fromkeys([*here, *_own_hosts(settings)]))
 
 
 def allowed_origins(settings: Settings, place: Place, port: int) -> list[str]:
@@ -143,6 +146,8 @@ def allowed_origins(settings: Settings, place: Place, port: int) -> list[str]:
         port: At which port.
     """
     own = [f"http://{name}:{port}" for name in _LOOPBACK_NAMES] if place.is_loopback else []
+    if own and port == _DEFAULT_PORT:
+        own += [f"http://{name}" for name in _LOOPBACK_NAMES]
     if settings.http_url:
         own.append(f"{urlsplit(settings.http_url).scheme}://{_host_of(settings.http_url)}")
     return [*own, *settings.http_allowed_origins]

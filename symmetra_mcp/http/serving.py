@@ -127,7 +127,9 @@ async def serve(
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            sys.stderr.write(f"symmetra-mcp serves MCP at {address}. Ctrl-C ends it.\n")
+            verified = settings.http_token is not None or settings.http_issuer
+            who = "clients must show a token" if verified else "no token is asked for"
+            sys.stderr.write(f"symmetra-mcp serves MCP at {address}; {who}. Ctrl-C ends it.\n")
             sys.stderr.flush()
 
     requests = Requests()

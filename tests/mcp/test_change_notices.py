@@ -199,6 +199,20 @@ class CountingStore(SqliteStore):
         return await super().rules_revision()
 
 
+@pytest.mark.slow
+def test_more_addresses_than_anybody_watches_are_refused(project: Path) -> None:
+    with started("-m", "symmetra_mcp", cwd=project) as peer:
+        addresses = [f"rule://p{number}/r" for number in range(change_notices.MOST_ADDRESSES + 1)]
+        wanted = {"resourceSubscriptions": addresses}
+        refused = peer.ask(request(1, "subscriptions/listen", notifications=wanted, _meta=MODERN))
+        assert refused["error"]["code"] == -32602
+        assert refused["error"]["message"].startswith("at most 1000 rules")
+        peer.send(
+            request(2, "subscriptions/listen", notifications={"resourceSubscriptions": addresses[1:]}, _meta=MODERN)
+        )
+        assert peer.receive()["method"] == "notifications/subscriptions/acknowledged"
+
+
 @pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # `resources/subscribe` is
 def test_nothing_is_looked_at_while_nobody_listens(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_notices, "PAUSE_S", 0.01)

@@ -415,6 +415,9 @@ def test_hosts_are_this_machines_and_those_that_are_set() -> None:
     assert loopback.is_loopback
     assert allowed_hosts(settings_of(), loopback, 8000) == own
     assert allowed_origins(settings_of(), loopback, 8000) == [f"http://{host}" for host in own]
+    bare = ["127.0.0.1", "localhost", "[::1]"]  # clients leave the default port out
+    assert allowed_hosts(settings_of(), loopback, 80) == [*(f"{name}:80" for name in bare), *bare]
+    assert allowed_origins(settings_of(), loopback, 80)[3:] == [f"http://{name}" for name in bare]
     every = place_of("0.0.0.0", 0)
     told = settings_of(token=TEAM, url=URL, allowed_hosts="Rules.LAN:81, other", allowed_origins="https://App.example")
     assert allowed_hosts(told, every, 8000) == [*own, "rules.example.com", "rules.lan:81", "other"]

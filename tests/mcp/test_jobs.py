@@ -122,6 +122,28 @@ def test_a_cancelled_call_ends_the_work_and_the_next_goes_on(tmp_path: Path) -> 
     assert done.structured_content["missing"] == 0
 
 
+def test_one_who_gives_up_does_not_end_the_work_that_another_wants(tmp_path: Path) -> None:
+    async def run() -> Any:
+        app = await made_app(tmp_path, Vendor("new", delay_s=0.05), (FakeProvider("old"),))
+        results: list[Any] = []
+        async with Client(make_server(app)) as client, anyio.create_task_group() as tasks:
+
+            async def wanted() -> None:
+                results.append(await client.call_tool("reembed_all", {"confirm": True}))
+
+            async def given_up() -> None:
+                with anyio.move_on_after(0.3):
+                    await client.call_tool("reembed_all", {"confirm": True})
+
+            tasks.start_soon(wanted)
+            tasks.start_soon(given_up)
+        return results[0]
+
+    result = anyio.run(run)
+    assert not result.is_error
+    assert result.structured_content["embedded"] == RULES
+
+
 def test_a_failure_is_told_once_and_the_next_call_begins_again(tmp_path: Path) -> None:
     async def run() -> list[Any]:
         new = Vendor("new")

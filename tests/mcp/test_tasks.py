@@ -261,6 +261,33 @@ def test_an_unknown_task_and_a_client_without_the_extension_are_refused(tmp_path
     assert undeclared[0] == -32021
 
 
+def test_a_task_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    users: dict[str, tuple[str | None, ...] | None] = {"now": ("editor", "https://issuer.example", "ann")}
+    monkeypatch.setattr("symmetra_mcp.task_extension._user", lambda: users["now"])
+
+    async def run() -> tuple[list[str], dict[str, Any], dict[str, Any]]:
+        app = await made_app(tmp_path, Vendor("new"), (FakeProvider("old"),))
+        refused = []
+        async with client_of(app) as client:
+            begun = await begin(client, confirm=True)
+            own = users["now"]
+            for other in (("editor", "https://issuer.example", "bob"), None):
+                users["now"] = other
+                for method in ("tasks/get", "tasks/cancel", "tasks/update"):
+                    with pytest.raises(MCPError) as caught:
+                        await ask(client, method, begun.task_id, inputResponses={})
+                    refused.append(caught.value.error.message)
+            users["now"] = own
+            return refused, await ended(client, begun.task_id), begun.model_dump()
+
+    refused, task, begun = anyio.run(run)
+    assert len(refused) == 6
+    assert all(message.startswith("Task not found") for message in refused)
+    assert task["status"] == "completed"
+    assert "owner" not in task
+    assert "owner" not in begun
+
+
 def test_where_no_task_can_be_kept_the_call_follows_the_work(tmp_path: Path) -> None:
     async def run() -> Any:
         app = await made_app(tmp_path, Vendor("new", delay_s=0.02), (FakeProvider("old"),))
