@@ -171,7 +171,7 @@ def inspected(suites: Suites, era: str) -> str:
 
 
 def loaded(suites: Suites, era: str) -> str:
-    """Eight calls at a time for ten seconds, and none fails."""
+    """Eight calls at a time for twenty seconds, and none fails."""
     search = ("--method", "tools/call", "--tool-name", "search_rules", "--tool-arg", "query=hash user passwords")
     told = suites.inspect(*search, "--load", "--load-concurrency", "8", "--load-duration", "20", era=era)
     took = told["latencyMs"]
